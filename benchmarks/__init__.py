@@ -1,0 +1,1 @@
+"""Speed of pylog beside other stores, measured in one interleaved run."""

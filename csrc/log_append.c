@@ -1,0 +1,156 @@
+/* Appending: a batch gets its offset, is written behind the last one, counted in the indexes, and then published.
+ *
+ * What a failure leaves: bytes behind the valid end, which are cut off at once or, where even that fails, before the next
+ * append (`torn`).  The offsets that readers see move only after everything else has succeeded. */
+#include <inttypes.h>
+
+#include "log.h"
+
+/* Kafka's rule, tested before every batch. */
+static bool roll_is_due(const plog_log *log, const batch_header *header, int64_t last_offset) {
+    const log_segment *active = log_active(log);
+    int64_t bytes = segment_bytes(active);
+    if (bytes > log->options.segment_bytes - header->batch_bytes) return true;
+    if (bytes > 0) {
+        int64_t waited = active->first_timestamp >= 0 ? header->max_timestamp - active->first_timestamp
+                                                      : vfs_now_ms() - active->created_ms;
+        if (waited > log->options.segment_ms) return true;
+    }
+    return active->offset_index.count >= log->options.segment_index_bytes / OFFSET_ENTRY_BYTES ||
+           active->time_index.count >= log->options.segment_index_bytes / TIME_ENTRY_BYTES - 1 ||
+           last_offset - active->base_offset > INT32_MAX;
+}
+
+static plog_status roll(plog_log *log, plog_error *error) {
+    log_segment *old = log_active(log), *new;
+    int64_t base_offset = log_end(log);
+    /* A segment that took nothing has the name that the new one would get: it goes on, whatever the settings say. */
+    if (old->base_offset == base_offset) return PLOG_OK;
+    pthread_mutex_lock(&log->list_lock);
+    plog_status status = segment_end_time_index(old, &log->directory, error);
+    pthread_mutex_unlock(&log->list_lock);
+    if (status == PLOG_OK) status = log_save_snapshot(log, base_offset, error);
+    if (status == PLOG_OK) status = log_new_segment(log, base_offset, &new, error);
+    if (status != PLOG_OK) return status;
+    pthread_mutex_lock(&log->list_lock);
+    status = log_add_segment(log, new, error);
+    if (status == PLOG_OK) {
+        index_file_close(&old->offset_index);
+        index_file_close(&old->time_index);
+        old->max_timestamp_known = true;
+    }
+    pthread_mutex_unlock(&log->list_lock);
+    if (status != PLOG_OK) {
+        plog_error second;
+        segment_free(new);
+        if (log_remove_files(log, base_offset, &second) != PLOG_OK) atomic_store(&log->poisoned, true);
+    }
+    return status;
+}
+
+plog_status log_mend_tail(plog_log *log, plog_error *error) {
+    log_segment *active = log_active(log);
+    char name[VFS_NAME_BYTES], shown[VFS_SHOWN_BYTES];
+    segment_file_name(active, "log", name);
+    vfs_shown(&log->directory, name, shown, sizeof shown);
+    plog_status status = vfs_truncate(active->log_fd, shown, segment_bytes(active), error);
+    pthread_mutex_lock(&log->list_lock);
+    index_file *offsets = &active->offset_index, *times = &active->time_index;
+    if (status == PLOG_OK) status = index_file_cut(offsets, &log->directory, offsets->count, error);
+    if (status == PLOG_OK) status = index_file_cut(times, &log->directory, times->count, error);
+    pthread_mutex_unlock(&log->list_lock);
+    if (status == PLOG_OK) log->torn = false;
+    return status;
+}
+
+static plog_status write_batch(plog_log *log, const batch_header *header, const uint8_t *batch, plog_error *error) {
+    log_segment *active = log_active(log);
+    int64_t position = segment_bytes(active);
+    char name[VFS_NAME_BYTES], shown[VFS_SHOWN_BYTES];
+    segment_file_name(active, "log", name);
+    vfs_shown(&log->directory, name, shown, sizeof shown);
+    plog_status status = vfs_write(active->log_fd, shown, batch, header->batch_bytes, position, error);
+    if (status != PLOG_OK) return status;
+    pthread_mutex_lock(&log->list_lock);
+    segment_mark before = segment_mark_of(active);
+    status = segment_count_batch(active, &log->directory, header, position, log->options.index_interval_bytes, error);
+    if (status != PLOG_OK) segment_back_to(active, before);
+    pthread_mutex_unlock(&log->list_lock);
+    return status;
+}
+
+static plog_status note_batch(plog_log *log, const batch_header *header, const uint8_t *batch, plog_error *error) {
+    bool ended;
+    ended_txn txn;
+    plog_status status = producer_state_note(&log->producers, header, batch, &ended, &txn, error);
+    if (status != PLOG_OK || !ended || !txn.aborted || !log->aborted_known) return status;
+    int64_t stable = producer_state_last_stable_offset(&log->producers, txn.last_offset + 1);
+    pthread_mutex_lock(&log->list_lock);
+    status = txn_list_add(&log->aborted,
+                          (aborted_txn){txn.producer_id, txn.first_offset, txn.last_offset, stable}, error);
+    pthread_mutex_unlock(&log->list_lock);
+    return status;
+}
+
+static plog_status append_locked(plog_log *log, uint8_t *batch, plog_appended *out, plog_error *error) {
+    batch_header header;
+    plog_status status = log_check_writable(log, error);
+    if (status == PLOG_OK && log->torn) status = log_mend_tail(log, error);
+    if (status != PLOG_OK) return status;
+    int64_t base_offset = log_end(log);
+    store_be64(batch + BATCH_BASE_OFFSET_AT, (uint64_t)base_offset);
+    store_be32(batch + BATCH_LEADER_EPOCH_AT, (uint32_t)log->leader_epoch);
+    batch_header_load(batch, &header);
+    int64_t last_offset = batch_last_offset(&header);
+    bool rolled = roll_is_due(log, &header, last_offset);
+    if (rolled) status = roll(log, error);
+    if (status == PLOG_OK) status = write_batch(log, &header, batch, error);
+    if (status == PLOG_OK) status = note_batch(log, &header, batch, error);
+    if (status != PLOG_OK) {
+        plog_error second;
+        /* Mended now, so that the file is whole if the process dies, or else by the next append. */
+        log->torn = log_mend_tail(log, &second) != PLOG_OK;
+        return status;
+    }
+    log->appended = true;
+    log_segment *active = log_active(log);
+    atomic_store_explicit(&active->bytes, segment_bytes(active) + header.batch_bytes, memory_order_release);
+    atomic_store_explicit(&log->last_stable_offset,
+                          producer_state_last_stable_offset(&log->producers, last_offset + 1), memory_order_release);
+    atomic_store_explicit(&log->log_end_offset, last_offset + 1, memory_order_release);
+    *out = (plog_appended){base_offset, log->options.log_append_time ? header.max_timestamp : -1, rolled};
+    return PLOG_OK;
+}
+
+plog_status plog_log_append(plog_log *log, uint8_t *batch, int64_t batch_bytes, plog_appended *out,
+                            plog_error *error) {
+    batch_header header;
+    error_place place = {log->directory.shown, -1, -1};
+    if (batch_bytes < BATCH_HEADER_BYTES) return fail(error, PLOG_INVALID, place, "the batch has no header");
+    batch_header_load(batch, &header);
+    const char *problem = batch_header_check(&header, batch_bytes);
+    if (problem == NULL && header.batch_bytes != batch_bytes) problem = "batch length is not that of the bytes given";
+    if (problem != NULL) return fail(error, PLOG_INVALID, place, "cannot append: %s", problem);
+
+    pthread_mutex_lock(&log->list_lock);
+    plog_options options = log->options;
+    pthread_mutex_unlock(&log->list_lock);
+    if (batch_bytes > options.max_message_bytes)
+        return fail(error, PLOG_TOO_LARGE, place, "the batch takes %" PRId64 " bytes, max_message_bytes is %" PRId64,
+                    batch_bytes, options.max_message_bytes);
+    if (batch_bytes > options.segment_bytes)
+        return fail(error, PLOG_TOO_LARGE, place, "the batch takes %" PRId64 " bytes, segment_bytes is %" PRId64,
+                    batch_bytes, options.segment_bytes);
+    if (options.log_append_time) {
+        store_be16(batch + BATCH_ATTRIBUTES_AT, header.attributes | BATCH_LOG_APPEND_TIME);
+        store_be64(batch + BATCH_MAX_TIMESTAMP_AT, (uint64_t)vfs_now_ms());
+    }
+    /* Before the lock: offset and epoch lie outside the sum. */
+    store_be32(batch + BATCH_CRC_AT, batch_crc(batch, batch_bytes));
+
+    pthread_mutex_lock(&log->append_lock);
+    plog_status status = append_locked(log, batch, out, error);
+    pthread_mutex_unlock(&log->append_lock);
+    if (status == PLOG_OK && log->bell != NULL) plog_bell_ring(log->bell);
+    return status;
+}

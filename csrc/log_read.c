@@ -1,0 +1,250 @@
+/* Reading: finding the batch that holds an offset or a timestamp, and handing out runs of batches as they lie. */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "log.h"
+
+static void shown_log(const plog_log *log, int64_t segment_base, char out[VFS_SHOWN_BYTES]) {
+    char name[VFS_NAME_BYTES];
+    snprintf(name, sizeof name, "%020" PRId64 ".log", segment_base);
+    vfs_shown(&log->directory, name, out, VFS_SHOWN_BYTES);
+}
+
+static plog_status corrupt_at(const plog_log *log, int64_t segment_base, int64_t position, int64_t offset,
+                              const char *problem, plog_error *error) {
+    char shown[VFS_SHOWN_BYTES];
+    shown_log(log, segment_base, shown);
+    return fail(error, PLOG_CORRUPT, (error_place){shown, position, offset}, "%s", problem);
+}
+
+/* CRC mismatches are told with both sums. */
+static plog_status corrupt_batch(const plog_log *log, int64_t segment_base, const batch_walk *walk,
+                                 const char *problem, plog_error *error) {
+    batch_header header;
+    if (walk->bytes - walk->position < BATCH_HEADER_BYTES)
+        return corrupt_at(log, segment_base, walk->position, walk->next_offset, problem, error);
+    batch_header_load(walk->data + walk->position, &header);
+    plog_status status = corrupt_at(log, segment_base, walk->position, walk->next_offset, problem, error);
+    if (batch_header_check(&header, walk->bytes - walk->position) != NULL) return status;
+    uint32_t crc = batch_crc(walk->data + walk->position, header.batch_bytes);
+    if (crc == header.crc) return status;
+    char shown[VFS_SHOWN_BYTES];
+    shown_log(log, segment_base, shown);
+    return fail(error, PLOG_CORRUPT, (error_place){shown, walk->position, walk->next_offset},
+                "crc 0x%08" PRIx32 ", computed 0x%08" PRIx32, header.crc, crc);
+}
+
+/* Maps and indexes segment `at`; caller holds the list lock. */
+static plog_status ready_segment(plog_log *log, int64_t at, plog_error *error) {
+    log_segment *segment = log->segments[at];
+    bool active = at == log->segment_count - 1;
+    plog_status status =
+        segment_map(segment, &log->directory, active ? log->options.segment_bytes : segment_bytes(segment), error);
+    if (status != PLOG_OK || segment_bytes(segment) == 0) return status;
+    return segment_load_indexes(segment, &log->directory, log->options.index_interval_bytes, log->options.dense,
+                                error);
+}
+
+/* Makes the list of aborted transactions from the markers in the log; appends keep it up to date from then on. */
+static plog_status read_markers(plog_log *log, plog_error *error) {
+    producer_state scratch = {0};
+    plog_status status = log_replay(log, &scratch, log->segments[0]->base_offset, &log->aborted, error);
+    producer_state_free(&scratch);
+    if (status == PLOG_OK)
+        log->aborted_known = true;
+    else
+        txn_list_free(&log->aborted);
+    return status;
+}
+
+static plog_status know_aborted(plog_log *log, plog_error *error) {
+    pthread_mutex_lock(&log->list_lock);
+    bool known = log->aborted_known || log->segment_count == 0;
+    pthread_mutex_unlock(&log->list_lock);
+    if (known) return PLOG_OK;
+    pthread_mutex_lock(&log->append_lock); /* no marker may slip in behind the scan */
+    pthread_mutex_lock(&log->list_lock);
+    plog_status status = log->aborted_known ? PLOG_OK : read_markers(log, error);
+    pthread_mutex_unlock(&log->list_lock);
+    pthread_mutex_unlock(&log->append_lock);
+    return status;
+}
+
+/* A place to read from: a walk over a segment, held by its mapping. */
+typedef struct read_place {
+    plog_mapping *mapping;
+    int64_t segment_base;
+    batch_walk walk;
+    int64_t next_base; /* of the segment behind it; -1: this is the active one */
+    bool dense;
+} read_place;
+
+static plog_status find_place(plog_log *log, int64_t offset, const plog_cursor *cursor, read_place *out,
+                              plog_error *error) {
+    int64_t at = log_find_segment(log, offset);
+    if (at < 0) at = 0; /* the log start lies in a gap before the first segment */
+    bool resume = cursor != NULL && cursor->valid && cursor->offset == offset &&
+                  log->segments[at]->base_offset == cursor->segment_base;
+    log_segment *segment = log->segments[at];
+    plog_status status = ready_segment(log, at, error);
+    if (status != PLOG_OK) return status;
+    int64_t bytes = segment_bytes(segment);
+    *out = (read_place){.segment_base = segment->base_offset, .dense = log->options.dense};
+    out->next_base = at + 1 < log->segment_count ? log->segments[at + 1]->base_offset : -1;
+    if (bytes == 0) {
+        out->walk = (batch_walk){.next_offset = segment->base_offset};
+        return PLOG_OK;
+    }
+    if (resume && cursor->position <= bytes)
+        out->walk = (batch_walk){segment->mapping->data, bytes, cursor->position, offset, log->options.dense};
+    else
+        status = segment_locate(segment, &log->directory, offset, log->options.index_interval_bytes, log->options.dense,
+                                &out->walk, error);
+    if (status == PLOG_OK) out->mapping = mapping_hold(segment->mapping);
+    return status;
+}
+
+static bool batch_wanted(plog_log *log, const batch_header *header, int32_t flags) {
+    if (batch_is_control(header)) return (flags & PLOG_FETCH_CONTROL) != 0;
+    if (header->record_count == 0) return false;
+    if (!(flags & PLOG_FETCH_READ_COMMITTED) || !batch_is_transactional(header)) return true;
+    pthread_mutex_lock(&log->list_lock);
+    bool aborted = txn_list_aborted(&log->aborted, header->producer_id, header->base_offset);
+    pthread_mutex_unlock(&log->list_lock);
+    return !aborted;
+}
+
+static bool joins(const plog_chunk *chunk, const batch_header *header, int64_t bytes_max) {
+    return chunk->codec == 0 && batch_codec(header) == 0 && chunk->bytes + header->batch_bytes <= bytes_max &&
+           chunk->log_append_time == ((header->attributes & BATCH_LOG_APPEND_TIME) != 0);
+}
+
+/* Collects a run of batches from the place on; an empty chunk means that none was wanted up to chunk->next_offset. */
+static plog_status collect(plog_log *log, read_place *place, int64_t offset, int64_t limit, int64_t bytes_max,
+                           int32_t flags, plog_chunk *chunk, plog_error *error) {
+    batch_walk *walk = &place->walk;
+    while (walk->position < walk->bytes && walk->next_offset < limit) {
+        batch_walk here = *walk;
+        batch_header header;
+        const char *problem = batch_walk_next(walk, (flags & PLOG_FETCH_CHECK_CRCS) != 0, &header);
+        if (problem != NULL) {
+            if (chunk->batches > 0) break; /* told by the next fetch, which begins here */
+            return corrupt_batch(log, place->segment_base, &here, problem, error);
+        }
+        bool wanted = batch_last_offset(&header) >= offset && batch_wanted(log, &header, flags);
+        if (chunk->batches > 0 && (!wanted || !joins(chunk, &header, bytes_max))) {
+            *walk = here;
+            break;
+        }
+        chunk->next_offset = walk->next_offset;
+        if (!wanted) continue;
+        if (chunk->batches == 0) {
+            chunk->data = here.data + here.position;
+            chunk->position = here.position;
+            chunk->first_offset = header.base_offset;
+            chunk->codec = batch_codec(&header);
+            chunk->log_append_time = (header.attributes & BATCH_LOG_APPEND_TIME) != 0;
+        }
+        chunk->bytes += header.batch_bytes;
+        chunk->records += header.record_count;
+        chunk->batches++;
+        if (chunk->codec != 0 || chunk->bytes >= bytes_max || chunk->batches == INT32_MAX) break;
+    }
+    return PLOG_OK;
+}
+
+static plog_status fetch(plog_log *log, int64_t offset, int64_t limit, int64_t bytes_max, int32_t flags,
+                         plog_cursor *cursor, plog_chunk *chunk, plog_error *error) {
+    chunk->next_offset = offset;
+    while (chunk->next_offset < limit) {
+        read_place place = {0};
+        int64_t from = chunk->next_offset;
+        pthread_mutex_lock(&log->list_lock);
+        plog_status status = find_place(log, from, cursor, &place, error);
+        pthread_mutex_unlock(&log->list_lock);
+        if (status != PLOG_OK) return status;
+        status = collect(log, &place, from, limit, bytes_max, flags, chunk, error);
+        if (status == PLOG_OK && chunk->batches > 0) {
+            chunk->mapping = place.mapping;
+            chunk->segment_base = place.segment_base;
+            if (cursor != NULL)
+                *cursor = (plog_cursor){chunk->next_offset, place.segment_base, place.walk.position, 1};
+            return PLOG_OK;
+        }
+        plog_mapping_release(place.mapping);
+        if (status != PLOG_OK) return status;
+        if (place.walk.position < place.walk.bytes) return PLOG_OK; /* the limit was reached */
+        /* The segment is at its end. */
+        int64_t reached = place.walk.next_offset > from ? place.walk.next_offset : from;
+        if (place.dense && place.next_base >= 0 && reached < place.next_base)
+            return corrupt_at(log, place.segment_base, place.walk.position, reached, "records are missing behind this place",
+                              error);
+        if (place.next_base < 0 && reached < limit)
+            return corrupt_at(log, place.segment_base, place.walk.position, reached, "records are missing behind this place",
+                              error);
+        chunk->next_offset = place.next_base > reached ? place.next_base : reached;
+    }
+    return PLOG_OK;
+}
+
+plog_status plog_log_fetch(plog_log *log, int64_t offset, int64_t bytes_max, int32_t flags, plog_cursor *cursor,
+                           plog_chunk *out, plog_error *error) {
+    plog_chunk chunk = {0};
+    int64_t start = atomic_load_explicit(&log->log_start_offset, memory_order_acquire);
+    int64_t limit = log_end(log);
+    if (offset < start || offset > limit)
+        return fail(error, PLOG_OUT_OF_RANGE, (error_place){log->directory.shown, -1, offset},
+                    "offset %" PRId64 " is out of range %" PRId64 " to %" PRId64, offset, start, limit);
+    plog_status status = PLOG_OK;
+    if (flags & PLOG_FETCH_READ_COMMITTED) {
+        limit = atomic_load_explicit(&log->last_stable_offset, memory_order_acquire);
+        status = know_aborted(log, error);
+    }
+    if (status == PLOG_OK) status = fetch(log, offset, limit, bytes_max, flags, cursor, &chunk, error);
+    if (status == PLOG_OK) *out = chunk;
+    return status;
+}
+
+/* The first batch in segment `at`, at or behind from_offset, with maxTimestamp >= timestamp; -1: none. */
+static plog_status find_time_in(plog_log *log, int64_t at, int64_t timestamp, int64_t from_offset, int64_t *offset_out,
+                                plog_error *error) {
+    log_segment *segment = log->segments[at];
+    int64_t interval = log->options.index_interval_bytes, before, largest;
+    bool dense = log->options.dense;
+    *offset_out = -1;
+    plog_status status = ready_segment(log, at, error);
+    if (status != PLOG_OK || segment_bytes(segment) == 0) return status;
+    if (at < log->segment_count - 1) {
+        status = segment_largest_timestamp(segment, &log->directory, interval, dense, &largest, error);
+        if (status != PLOG_OK || largest < timestamp) return status;
+    }
+    status = segment_offset_before_time(segment, &log->directory, timestamp, interval, dense, &before, error);
+    if (status != PLOG_OK) return status;
+    batch_walk walk;
+    int64_t from = before + 1 > from_offset ? before + 1 : from_offset;
+    status = segment_locate(segment, &log->directory, from, interval, dense, &walk, error);
+    while (status == PLOG_OK && walk.position < walk.bytes) {
+        batch_walk here = walk;
+        batch_header header;
+        const char *problem = batch_walk_next(&walk, false, &header);
+        if (problem != NULL) return corrupt_batch(log, segment->base_offset, &here, problem, error);
+        if (header.max_timestamp < timestamp || batch_last_offset(&header) < from_offset) continue;
+        *offset_out = header.base_offset;
+        break;
+    }
+    return status;
+}
+
+plog_status plog_log_find_time(plog_log *log, int64_t timestamp, int64_t from_offset, int64_t *offset_out,
+                               plog_error *error) {
+    int64_t found = -1, start = atomic_load(&log->log_start_offset);
+    int64_t from = from_offset > start ? from_offset : start;
+    plog_status status = PLOG_OK;
+    pthread_mutex_lock(&log->list_lock);
+    int64_t first = log_find_segment(log, from);
+    for (int64_t i = first < 0 ? 0 : first; i < log->segment_count && status == PLOG_OK && found < 0; i++)
+        status = find_time_in(log, i, timestamp, from, &found, error);
+    pthread_mutex_unlock(&log->list_lock);
+    if (status == PLOG_OK) *offset_out = found;
+    return status;
+}

@@ -1,0 +1,223 @@
+/* pylog's engine: one partition's log on Kafka's own files.
+ *
+ * This is the whole public C API.  The part between the cdef marks is also what cffi reads, so it holds plain
+ * declarations only.  Rules for all of it:
+ *
+ * - A call that can fail returns a plog_status and, unless that is PLOG_OK, fills the plog_error it was given.
+ *   Output arguments are then untouched.
+ * - A plog_log may be used by many threads at once, except that plog_log_close and plog_log_abandon must be the
+ *   last call.  Mappings are counted and outlive their log.
+ * - Paths are UTF-8 or raw bytes without NUL, at most 4,000 bytes.
+ * - Times are milliseconds since 1970, offsets are record numbers, positions are bytes in a file. */
+#ifndef PLOG_H
+#define PLOG_H
+
+#include <stdint.h>
+
+#define PLOG_MUST_CHECK __attribute__((warn_unused_result))
+
+/* cdef:begin */
+typedef enum plog_status {
+    PLOG_OK = 0,
+    PLOG_IO = 1,           /* a system call failed: os_errno says how */
+    PLOG_CORRUPT = 2,      /* bytes on the disk are not what they must be */
+    PLOG_OUT_OF_RANGE = 3, /* the offset lies outside log start offset .. log end offset */
+    PLOG_INVALID = 4,      /* an argument or option makes no sense */
+    PLOG_TOO_LARGE = 5,    /* the batch is over max_message_bytes or segment_bytes */
+    PLOG_NO_MEMORY = 6,
+    PLOG_READ_ONLY = 7, /* the log was opened for reading */
+    PLOG_POISONED = 8,  /* an earlier fsync failed: nothing more is accepted until the log is opened anew */
+} plog_status;
+
+typedef struct plog_error {
+    int32_t status;
+    int32_t os_errno;
+    int64_t position; /* -1: none */
+    int64_t offset;   /* -1: none */
+    char file[512];   /* "orders-0/00000000000000000000.log", or empty */
+    char message[512];
+} plog_error;
+
+/* Wakes readers: a word that every append to any log of the directory raises, and the count of those who wait. */
+typedef struct plog_bell plog_bell;
+plog_bell *plog_bell_new(void); /* NULL: out of memory */
+void plog_bell_free(plog_bell *bell);
+uint32_t plog_bell_read(const plog_bell *bell);
+void plog_bell_ring(plog_bell *bell);
+/* Sleeps until the bell's word is no longer `seen`, the time is over, or a signal came; 1: it rang, 0: not. */
+int32_t plog_bell_wait(plog_bell *bell, uint32_t seen, int64_t timeout_us);
+
+typedef struct plog_options {
+    int64_t segment_bytes;
+    int64_t segment_ms;
+    int64_t segment_index_bytes;
+    int64_t index_interval_bytes;
+    int64_t max_message_bytes;
+    int32_t log_append_time; /* the log gives timestamps, not the producer */
+    int32_t dense;           /* offsets have no gaps (never compacted): a changed base offset is then damage */
+} plog_options;
+
+typedef struct plog_open {
+    plog_options options;
+    int64_t recovery_point;   /* all offsets below are known to be on the disk */
+    int64_t log_start_offset; /* -1: the first segment's */
+    int32_t leader_epoch;     /* written into appended batches */
+    int32_t clean;            /* closed properly: nothing has to be scanned */
+    int32_t read_only;        /* change no file; what recovery would cut is only not shown */
+    plog_bell *bell;          /* rung after each append; may be NULL; must outlive the log */
+} plog_open;
+
+/* What opening did; `damaged` counts places below the recovery point that do not parse, left as they are. */
+typedef struct plog_recovery {
+    int64_t scanned_bytes;
+    int64_t truncated_bytes;
+    int64_t truncated_position; /* in the segment that was cut; -1: nothing was cut */
+    int64_t truncated_segment;  /* base offset of that segment; -1 */
+    int32_t indexes_rebuilt;
+    int32_t damaged;
+} plog_recovery;
+
+typedef struct plog_state {
+    int64_t log_start_offset;
+    int64_t log_end_offset;
+    int64_t last_stable_offset;
+    int64_t flushed_offset;
+    int64_t segment_count;
+    int64_t log_bytes;
+    int64_t active_base_offset;
+    int64_t active_bytes;
+    int64_t largest_timestamp; /* of the active segment; -1: no record */
+} plog_state;
+
+typedef struct plog_appended {
+    int64_t base_offset;
+    int64_t timestamp; /* LogAppendTime: what was given; else -1 */
+    int32_t rolled;    /* a new segment was begun */
+} plog_appended;
+
+/* A read-only mapping of a segment, counted: stays until every holder has released it. */
+typedef struct plog_mapping plog_mapping;
+void plog_mapping_release(plog_mapping *mapping);
+
+enum {
+    PLOG_FETCH_CHECK_CRCS = 1,
+    PLOG_FETCH_READ_COMMITTED = 2, /* ends at the last stable offset, leaves out aborted records */
+    PLOG_FETCH_CONTROL = 4,        /* control batches too */
+};
+
+/* Where a fetch goes on; {0} to begin.  Only ever filled by plog_log_fetch. */
+typedef struct plog_cursor {
+    int64_t offset;
+    int64_t segment_base;
+    int64_t position;
+    int32_t valid;
+} plog_cursor;
+
+/* A run of whole batches in one segment: either uncompressed ones of one timestamp type, or a single compressed one.
+ * `data` points into `mapping`, which the chunk's owner releases.  bytes 0: nothing to read up to next_offset. */
+typedef struct plog_chunk {
+    const uint8_t *data;
+    int64_t bytes;
+    int64_t position;
+    int64_t segment_base;
+    int64_t first_offset; /* of the first batch */
+    int64_t next_offset;  /* where to read on */
+    int64_t records;
+    int32_t batches;
+    int32_t codec;
+    int32_t log_append_time;
+    plog_mapping *mapping;
+} plog_chunk;
+
+/* Decoded columns; each array has room for the chunk's `records`.  *_at count from the data that was decoded,
+ * lengths are -1 for null, headers_at points at the encoded header count. */
+typedef struct plog_columns {
+    int64_t *offset;
+    int64_t *timestamp;
+    int64_t *key_at;
+    int64_t *value_at;
+    int64_t *headers_at;
+    int32_t *key_bytes;
+    int32_t *value_bytes;
+} plog_columns;
+
+/* A batch header as it stands on the disk. */
+typedef struct plog_batch {
+    int64_t base_offset;
+    int64_t base_timestamp;
+    int64_t max_timestamp;
+    int64_t producer_id;
+    int64_t batch_bytes;
+    int32_t leader_epoch;
+    int32_t last_offset_delta;
+    int32_t base_sequence;
+    int32_t record_count;
+    uint32_t crc;
+    uint16_t attributes;
+    int16_t producer_epoch;
+    int32_t magic;
+} plog_batch;
+
+typedef struct plog_log plog_log;
+
+/* Opens the log in `directory` ("data/orders-0"), recovering it unless it was closed cleanly.
+ * recovery_out may be NULL.  CORRUPT only where no batch can be reached at all. */
+plog_status plog_log_open(const char *directory, const plog_open *params, plog_log **out, plog_recovery *recovery_out,
+                          plog_error *error);
+
+/* Flushes, writes what Kafka writes at a clean close (last time index entry, producer snapshot) and frees the log,
+ * also when it fails. */
+plog_status plog_log_close(plog_log *log, plog_error *error);
+
+/* Frees the log and writes nothing: as if the process had died. */
+void plog_log_abandon(plog_log *log);
+
+/* Appends one batch whose header is complete but for baseOffset, leader epoch and CRC, which this writes into
+ * `batch`.  Borrows it for the call.  On failure the log end offset is unchanged and nothing is left behind it. */
+plog_status plog_log_append(plog_log *log, uint8_t *batch, int64_t batch_bytes, plog_appended *out, plog_error *error);
+
+/* Returns once all that was appended before the call is on the disk; several callers share one fdatasync.
+ * A failure poisons the log. */
+plog_status plog_log_flush(plog_log *log, int64_t *flushed_offset_out, plog_error *error);
+
+/* The next chunk at or after `offset`, at most bytes_max of it, but one batch at least.  The first batch may begin
+ * before `offset`.  CORRUPT names the batch; a chunk before it is served first. */
+plog_status plog_log_fetch(plog_log *log, int64_t offset, int64_t bytes_max, int32_t flags, plog_cursor *cursor,
+                           plog_chunk *out, plog_error *error);
+
+/* First offset of the first batch at or after `from_offset` whose maxTimestamp >= timestamp; -1: none. */
+plog_status plog_log_find_time(plog_log *log, int64_t timestamp, int64_t from_offset, int64_t *offset_out,
+                               plog_error *error);
+
+/* Drops the records from `offset` on; a batch that holds `offset` in its middle goes whole. */
+plog_status plog_log_truncate(plog_log *log, int64_t offset, plog_error *error);
+
+/* Raises the log start offset and gives back the segments that lie wholly below it. */
+plog_status plog_log_delete_before(plog_log *log, int64_t offset, plog_error *error);
+
+void plog_log_state(plog_log *log, plog_state *out);
+void plog_log_set_options(plog_log *log, const plog_options *options);
+
+/* Decodes an uncompressed chunk. */
+plog_status plog_chunk_decode(const plog_chunk *chunk, const plog_columns *columns, plog_error *error);
+
+/* Decodes the records of one batch from its (decompressed) block; `where` gives position and file for errors. */
+plog_status plog_block_decode(const plog_batch *batch, const uint8_t *block, int64_t block_bytes,
+                              const plog_columns *columns, plog_error *error);
+
+/* Reads a header from `available` bytes; returns what is wrong with it, or NULL.  With fewer than 61 bytes only that. */
+const char *plog_batch_parse(const uint8_t *data, int64_t available, plog_batch *out);
+
+/* Encodes records [from, record_count) given as columns behind a batch header with room of batch_bytes_max in all;
+ * writes the header's record fields (as plog_log_append wants them).  keys_at NULL: no keys; timestamps NULL: `timestamp` for all.
+ * Returns the number of records taken; 0: the first one alone does not fit.  Null values and keys: length -1. */
+int64_t plog_encode_columns(uint8_t *batch, int64_t batch_bytes_max, int64_t from, int64_t record_count,
+                            const uint8_t *values, const int64_t *values_at, const int32_t *value_bytes,
+                            const uint8_t *keys, const int64_t *keys_at, const int32_t *key_bytes,
+                            const int64_t *timestamps, int64_t timestamp, int64_t *batch_bytes_out);
+
+uint32_t plog_crc32c(uint32_t crc, const uint8_t *data, int64_t length);
+const char *plog_crc32c_name(void);
+/* cdef:end */
+
+#endif

@@ -1,0 +1,156 @@
+from collections.abc import Callable, Sequence
+from typing import Any, Self, TypeAlias, TypeVar, final, overload
+
+import numpy as np
+from typing_extensions import Buffer
+
+_Record = TypeVar("_Record", bound=Record)
+_Future = TypeVar("_Future", bound=FutureBase)
+_Deserializer: TypeAlias = Callable[[bytes], Any]
+_Data: TypeAlias = Buffer | np.ndarray[Any, Any]
+_Column: TypeAlias = Buffer | np.ndarray[Any, Any]
+_Field: TypeAlias = _Data | None
+_Fields: TypeAlias = list[Any] | tuple[Any, ...]  # each a _Field
+_Headers: TypeAlias = Sequence[Sequence[Any]]  # each a (str, _Field) tuple or list
+
+class Record:
+    __match_args__ = ("topic", "value", "key", "headers", "partition", "offset", "timestamp", "timestamp_type")
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def timestamp_type(self) -> int: ...
+    @property
+    def key(self) -> Any: ...
+    @property
+    def value(self) -> Any: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
+    def __new__(
+        cls,
+        topic: str = "",
+        value: Any = None,
+        key: Any = None,
+        headers: Sequence[tuple[str, bytes | None]] = (),
+        partition: int = 0,
+        offset: int = 0,
+        timestamp: int = -1,
+        timestamp_type: int = 0,
+    ) -> Self: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    def replace(self, **changes: Any) -> Self: ...
+    def __replace__(self, **changes: Any) -> Self: ...
+
+class FutureBase:
+    @property
+    def batch(self) -> Any: ...
+    @property
+    def index(self) -> int: ...
+    def __new__(cls, batch: Any, index: int, /) -> Self: ...
+    @classmethod
+    def make(cls, batch: Any, index: int, /) -> Self: ...
+
+@final
+class BatchBuffer(Buffer):
+    @property
+    def record_count(self) -> int: ...
+    @property
+    def base_timestamp(self) -> int: ...
+    @property
+    def max_timestamp(self) -> int: ...
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class BatchBuilder:
+    @property
+    def bytes_max(self) -> int: ...
+    @property
+    def record_count(self) -> int: ...
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def base_timestamp(self) -> int: ...
+    @property
+    def max_timestamp(self) -> int: ...
+    @property
+    def is_empty(self) -> bool: ...
+    def __new__(cls, bytes_max: int) -> Self: ...
+    def append(
+        self, value: _Field, key: _Field = None, headers: _Headers | None = None, timestamp: int | None = None, /
+    ) -> int: ...
+    def append_future(
+        self,
+        future_type: type[_Future],
+        batch: Any,
+        value: _Field,
+        key: _Field = None,
+        headers: _Headers | None = None,
+        timestamp: int | None = None,
+        /,
+    ) -> _Future | None: ...
+    def extend(
+        self,
+        values: _Fields,
+        keys: _Fields | None = None,
+        timestamps: list[int] | tuple[int, ...] | int | None = None,
+        headers: _Headers | None = None,
+        start: int = 0,
+        /,
+    ) -> int: ...
+    def finish(
+        self, attributes: int = 0, producer_id: int = -1, producer_epoch: int = -1, base_sequence: int = -1
+    ) -> BatchBuffer: ...
+    def clear(self) -> None: ...
+
+def bytes_list(data: _Data, starts: _Column, lengths: _Column, /) -> list[bytes | None]: ...
+def headers_list(data: _Data, headers_at: _Column, /) -> list[tuple[tuple[str, bytes | None], ...]]: ...
+@overload
+def records(
+    topic: str,
+    partition: int,
+    timestamp_type: int,
+    data: _Data,
+    offsets: _Column,
+    timestamps: _Column,
+    key_at: _Column,
+    key_bytes: _Column,
+    value_at: _Column,
+    value_bytes: _Column,
+    headers_at: _Column,
+    *,
+    key_deserializer: _Deserializer | None = None,
+    value_deserializer: _Deserializer | None = None,
+) -> list[Record]: ...
+@overload
+def records(
+    topic: str,
+    partition: int,
+    timestamp_type: int,
+    data: _Data,
+    offsets: _Column,
+    timestamps: _Column,
+    key_at: _Column,
+    key_bytes: _Column,
+    value_at: _Column,
+    value_bytes: _Column,
+    headers_at: _Column,
+    *,
+    key_deserializer: _Deserializer | None = None,
+    value_deserializer: _Deserializer | None = None,
+    record_type: type[_Record],
+) -> list[_Record]: ...
+def check_values(values: _Fields, what: str, /) -> None: ...
+def encode_headers(headers: _Headers | None, /) -> bytes: ...
+def murmur2(key: _Data, /) -> int: ...
+def murmur2_partitions(keys: _Fields, partitions: int, /) -> bytes: ...
+def arrow_releases() -> tuple[int, int, int]: ...
+def arrow_hold(owner: object, /) -> int: ...
+def arrow_capsule(name: str, address: int, owner: object, /) -> object: ...

@@ -12,8 +12,11 @@ static bool roll_is_due(const plog_log *log, const batch_header *header, int64_t
     int64_t bytes = segment_bytes(active);
     if (bytes > log->options.segment_bytes - header->batch_bytes) return true;
     if (bytes > 0) {
-        int64_t waited = active->first_timestamp >= 0 ? header->max_timestamp - active->first_timestamp
-                                                      : vfs_now_ms() - active->created_ms;
+        int64_t first = active->first_timestamp, last = header->max_timestamp, waited;
+        if (first >= 0)
+            waited = last > first ? last - first : 0; /* a producer's timestamps may be anything */
+        else
+            waited = vfs_now_ms() - active->created_ms;
         if (waited > log->options.segment_ms) return true;
     }
     return active->offset_index.count >= log->options.segment_index_bytes / OFFSET_ENTRY_BYTES ||

@@ -59,15 +59,15 @@ static plog_status settle_segment(plog_log *log, const log_segment *segment, plo
 }
 
 /* Walks a segment, counts its batches in fresh indexes, and cuts it where it goes bad at or behind the recovery point.
- * *next_offset_out is where the log goes on behind it. */
+ * *next_offset_out is where the log goes on behind it; damage that reaches to the segment's end hides offsets up to
+ * end_offset_min. */
 static plog_status recover_segment(plog_log *log, log_segment *segment, int64_t recovery_point,
-                                   plog_recovery *recovery, int64_t *next_offset_out, bool *cut_out,
+                                   int64_t end_offset_min, plog_recovery *recovery, int64_t *next_offset_out, bool *cut_out,
                                    plog_error *error) {
     int64_t bytes = segment_bytes(segment);
     plog_status status = segment_map(segment, &log->directory, bytes, error);
-    segment->offset_index.count = segment->time_index.count = 0;
+    segment_forget_indexes(segment);
     segment->indexes_loaded = segment->indexes_rebuilt = true;
-    segment->last_index_position = 0;
     *cut_out = false;
     *next_offset_out = segment->base_offset;
     if (status != PLOG_OK || bytes == 0) return status;
@@ -84,9 +84,7 @@ static plog_status recover_segment(plog_log *log, log_segment *segment, int64_t 
         } else if (below) {
             recovery->damaged++;
             batch_walk_resync(&walk);
-            /* Offsets up to the recovery point were given out: they are not given again. */
-            if (walk.position == bytes && walk.next_offset < recovery_point && recovery_point < INT64_MAX)
-                walk.next_offset = recovery_point;
+            if (walk.position == bytes && walk.next_offset < end_offset_min) walk.next_offset = end_offset_min;
         } else {
             *cut_out = true;
             recovery->truncated_bytes += bytes - position;
@@ -113,25 +111,35 @@ static plog_status drop_segments(plog_log *log, int64_t from, plog_recovery *rec
     return status;
 }
 
-static plog_status recover(plog_log *log, int64_t recovery_point, plog_recovery *recovery, int64_t *first_out,
-                           plog_error *error) {
+/* Offsets below end_offset_min were given out, and their records were on the disk. */
+static plog_status recover(plog_log *log, int64_t recovery_point, int64_t end_offset_min, plog_recovery *recovery,
+                           int64_t *first_out, plog_error *error) {
     int64_t first = log_find_segment(log, recovery_point);
     if (first < 0) first = 0;
     *first_out = first;
     plog_status status = PLOG_OK;
     int64_t next_offset = 0;
+    int32_t damaged = 0;
     for (int64_t i = first; i < log->segment_count && status == PLOG_OK; i++) {
         log_segment *segment = log->segments[i];
-        /* A roll that was interrupted, or lost by a cut, may leave an empty segment inside the one before it. */
-        if (i > first && segment->base_offset < next_offset && next_offset >= recovery_point) {
+        /* A roll that was interrupted, or lost by a cut, may leave an empty segment inside the one before it; a power
+         * cut may take the end of a segment that was not flushed, and leave the next one. */
+        bool overlaps = segment->base_offset < next_offset;
+        bool gap = log->options.dense && segment->base_offset > next_offset && recovery->damaged == damaged;
+        if (i > first && next_offset >= recovery_point && (overlaps || gap)) {
             status = drop_segments(log, i, recovery, error);
             break;
         }
         bool cut;
-        status = recover_segment(log, segment, recovery_point, recovery, &next_offset, &cut, error);
+        damaged = recovery->damaged;
+        status = recover_segment(log, segment, recovery_point, end_offset_min, recovery, &next_offset, &cut, error);
         if (status == PLOG_OK) status = settle_segment(log, segment, error);
         if (status == PLOG_OK) status = write_indexes(log, segment, recovery, error);
         if (status == PLOG_OK && cut) status = drop_segments(log, i + 1, recovery, error);
+    }
+    if (next_offset < end_offset_min) { /* offsets are not given twice, though nothing in the files looks wrong */
+        recovery->damaged++;
+        next_offset = end_offset_min;
     }
     atomic_store(&log->log_end_offset, next_offset);
     return status;
@@ -238,13 +246,11 @@ static plog_status open_log(plog_log *log, const plog_open *params, plog_recover
     if (log->segment_count > 0) {
         bool holds = false;
         if (params->clean) status = trust(log, &holds, error);
+        holds = holds && log_end(log) >= params->recovery_point;
         /* After a clean close all was on the disk: whatever does not hold is damage, not a torn tail. */
         int64_t recovery_point = params->clean ? INT64_MAX : params->recovery_point;
-        if (status == PLOG_OK && !holds) {
-            status = recover(log, recovery_point, recovery, &first, error);
-            if (params->clean && log_end(log) < params->recovery_point)
-                atomic_store(&log->log_end_offset, params->recovery_point);
-        }
+        if (status == PLOG_OK && !holds)
+            status = recover(log, recovery_point, params->recovery_point, recovery, &first, error);
         if (status == PLOG_OK && !log->read_only)
             status = restore_indexes(log, holds ? log->segment_count - 1 : first, recovery, &first, error);
     }

@@ -76,26 +76,37 @@ typedef struct read_place {
     int64_t segment_base;
     batch_walk walk;
     int64_t next_base; /* of the segment behind it; -1: this is the active one */
+    int64_t end;       /* where the segment's offsets end: next_base, or the log end */
     bool dense;
 } read_place;
+
+/* Whether the batch at `offset` still begins where the cursor says: a truncation may have put other batches there. */
+static bool cursor_holds(const plog_cursor *cursor, const log_segment *segment, int64_t offset, bool dense) {
+    int64_t bytes = segment_bytes(segment);
+    if (!cursor->valid || cursor->offset != offset || cursor->segment_base != segment->base_offset) return false;
+    if (cursor->position >= bytes) return false;
+    batch_walk walk = {segment->mapping->data, bytes, cursor->position, offset, dense};
+    batch_header header;
+    return batch_walk_next(&walk, false, &header) == NULL && header.base_offset == offset;
+}
 
 static plog_status find_place(plog_log *log, int64_t offset, const plog_cursor *cursor, read_place *out,
                               plog_error *error) {
     int64_t at = log_find_segment(log, offset);
     if (at < 0) at = 0; /* the log start lies in a gap before the first segment */
-    bool resume = cursor != NULL && cursor->valid && cursor->offset == offset &&
-                  log->segments[at]->base_offset == cursor->segment_base;
     log_segment *segment = log->segments[at];
     plog_status status = ready_segment(log, at, error);
     if (status != PLOG_OK) return status;
-    int64_t bytes = segment_bytes(segment);
+    /* Before the bytes, and under the lock that a truncation takes: what lies below this end is in the segment. */
+    int64_t end = log_end(log), bytes = segment_bytes(segment);
     *out = (read_place){.segment_base = segment->base_offset, .dense = log->options.dense};
     out->next_base = at + 1 < log->segment_count ? log->segments[at + 1]->base_offset : -1;
+    out->end = out->next_base >= 0 ? out->next_base : end;
     if (bytes == 0) {
         out->walk = (batch_walk){.next_offset = segment->base_offset};
         return PLOG_OK;
     }
-    if (resume && cursor->position <= bytes)
+    if (cursor != NULL && cursor_holds(cursor, segment, offset, log->options.dense))
         out->walk = (batch_walk){segment->mapping->data, bytes, cursor->position, offset, log->options.dense};
     else
         status = segment_locate(segment, &log->directory, offset, log->options.index_interval_bytes, log->options.dense,
@@ -127,6 +138,15 @@ static plog_status collect(plog_log *log, read_place *place, int64_t offset, int
         batch_walk here = *walk;
         batch_header header;
         const char *problem = batch_walk_next(walk, (flags & PLOG_FETCH_CHECK_CRCS) != 0, &header);
+        if (problem == NULL && header.base_offset >= limit) { /* behind a gap */
+            *walk = here;
+            if (chunk->batches == 0) chunk->next_offset = limit;
+            break;
+        }
+        if (problem == NULL && batch_last_offset(&header) >= place->end) {
+            *walk = here;
+            problem = "offsets run beyond the end of the segment";
+        }
         if (problem != NULL) {
             if (chunk->batches > 0) break; /* told by the next fetch, which begins here */
             return corrupt_batch(log, place->segment_base, &here, problem, error);
@@ -176,13 +196,12 @@ static plog_status fetch(plog_log *log, int64_t offset, int64_t limit, int64_t b
         if (place.walk.position < place.walk.bytes) return PLOG_OK; /* the limit was reached */
         /* The segment is at its end. */
         int64_t reached = place.walk.next_offset > from ? place.walk.next_offset : from;
-        if (place.dense && place.next_base >= 0 && reached < place.next_base)
-            return corrupt_at(log, place.segment_base, place.walk.position, reached, "records are missing behind this place",
-                              error);
-        if (place.next_base < 0 && reached < limit)
-            return corrupt_at(log, place.segment_base, place.walk.position, reached, "records are missing behind this place",
-                              error);
-        chunk->next_offset = place.next_base > reached ? place.next_base : reached;
+        bool gap_allowed = !place.dense && place.next_base >= 0;
+        if (reached < place.end && !gap_allowed)
+            return corrupt_at(log, place.segment_base, place.walk.position, reached,
+                              "records are missing behind this place", error);
+        chunk->next_offset = place.end > reached ? place.end : reached;
+        if (place.next_base < 0) return PLOG_OK;
     }
     return PLOG_OK;
 }

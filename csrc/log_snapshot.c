@@ -114,17 +114,22 @@ plog_status log_remove_snapshots(plog_log *log, int64_t offset_max, plog_error *
     return status == PLOG_OK ? vfs_directory_list(&log->directory, visit_sweep, &sweeping, error) : status;
 }
 
-static plog_status replay_segment(log_segment *segment, const vfs_directory *directory, bool dense,
-                                  producer_state *state, int64_t from_offset, txn_list *aborted, plog_error *error) {
+static plog_status replay_segment(const plog_log *log, log_segment *segment, producer_state *state,
+                                  int64_t from_offset, txn_list *aborted, plog_error *error) {
+    const vfs_directory *directory = &log->directory;
+    int64_t interval = log->options.index_interval_bytes;
+    bool dense = log->options.dense;
     plog_status status = segment_map(segment, directory, segment_bytes(segment), error);
     if (status != PLOG_OK || segment_bytes(segment) == 0) return status;
     batch_walk walk;
-    status = segment_locate(segment, directory, from_offset, INT64_MAX, dense, &walk, error);
+    plog_error ignored; /* damage there is reported to whoever reads it; from the beginning, the walk steps over it */
+    if (segment_locate(segment, directory, from_offset, interval, dense, &walk, &ignored) != PLOG_OK)
+        walk = (batch_walk){segment->mapping->data, segment_bytes(segment), 0, segment->base_offset, dense};
     while (status == PLOG_OK && walk.position < walk.bytes) {
         const uint8_t *batch = walk.data + walk.position;
         batch_header header;
         if (batch_walk_next(&walk, false, &header) != NULL) {
-            batch_walk_resync(&walk); /* damage is reported to whoever reads it */
+            batch_walk_resync(&walk);
             continue;
         }
         if (header.base_offset < from_offset || header.producer_id < 0) continue;
@@ -152,7 +157,7 @@ plog_status log_replay(plog_log *log, producer_state *state, int64_t from_offset
         status = segment_load_indexes(segment, &log->directory, log->options.index_interval_bytes, log->options.dense,
                                       error);
         if (status == PLOG_OK)
-            status = replay_segment(segment, &log->directory, log->options.dense, state, from, aborted, error);
+            status = replay_segment(log, segment, state, from, aborted, error);
     }
     return status;
 }

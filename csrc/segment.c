@@ -111,15 +111,19 @@ plog_status segment_count_batch(log_segment *segment, const vfs_directory *direc
     return status;
 }
 
-plog_status segment_rebuild_indexes(log_segment *segment, const vfs_directory *directory, int64_t index_interval_bytes,
-                                    bool dense, plog_error *error) {
-    int64_t bytes = segment_bytes(segment);
-    /* In memory first; a file that is being appended to is written anew at the end. */
+void segment_forget_indexes(log_segment *segment) {
     segment->offset_index.count = segment->time_index.count = 0;
     segment->max_timestamp = -1;
     segment->max_timestamp_offset = segment->base_offset;
     segment->last_index_position = 0;
     segment->first_timestamp = NO_FIRST_TIMESTAMP;
+}
+
+plog_status segment_rebuild_indexes(log_segment *segment, const vfs_directory *directory, int64_t index_interval_bytes,
+                                    bool dense, plog_error *error) {
+    int64_t bytes = segment_bytes(segment);
+    /* In memory first; a file that is being appended to is written anew at the end. */
+    segment_forget_indexes(segment);
     int offset_fd = segment->offset_index.fd, time_fd = segment->time_index.fd;
     segment->offset_index.fd = segment->time_index.fd = -1;
     plog_status status = segment_map(segment, directory, bytes, error);
@@ -232,12 +236,13 @@ plog_status segment_locate(log_segment *segment, const vfs_directory *directory,
 }
 
 /* Whether the batch whose last offset a time entry names is there and has the timestamp that the entry says. */
-static bool time_entry_holds(log_segment *segment, const vfs_directory *directory, time_entry entry, bool dense,
-                             batch_walk *behind_out) {
+static bool time_entry_holds(log_segment *segment, const vfs_directory *directory, time_entry entry,
+                             int64_t index_interval_bytes, bool dense, batch_walk *behind_out) {
     batch_header header;
     plog_error ignored; /* a false answer leads to a rebuild, which meets the same damage */
     int64_t offset = segment->base_offset + entry.relative_offset;
-    if (segment_locate(segment, directory, offset, INT64_MAX, dense, behind_out, &ignored) != PLOG_OK) return false;
+    if (segment_locate(segment, directory, offset, index_interval_bytes, dense, behind_out, &ignored) != PLOG_OK)
+        return false;
     if (behind_out->position >= behind_out->bytes) return false;
     if (batch_walk_next(behind_out, false, &header) != NULL) return false;
     return batch_last_offset(&header) == offset && header.max_timestamp == entry.timestamp;
@@ -252,13 +257,13 @@ plog_status segment_largest_timestamp(log_segment *segment, const vfs_directory 
             time_entry entry = time_entry_at(index, index->count - 1);
             batch_walk walk;
             batch_header header;
-            holds = time_entry_holds(segment, directory, entry, dense, &walk);
+            holds = time_entry_holds(segment, directory, entry, index_interval_bytes, dense, &walk);
             /* The last entry is the largest only if nothing behind its batch is larger: a cut index ends too early. */
             while (holds && walk.position < walk.bytes)
                 holds = batch_walk_next(&walk, false, &header) == NULL && header.max_timestamp <= entry.timestamp;
-            segment->max_timestamp = entry.timestamp;
+            if (holds) segment->max_timestamp = entry.timestamp;
         }
-        if (!holds) {
+        if (!holds && !segment->indexes_rebuilt) {
             plog_status status = segment_rebuild_indexes(segment, directory, index_interval_bytes, dense, error);
             if (status != PLOG_OK) return status;
         }
@@ -273,11 +278,14 @@ plog_status segment_offset_before_time(log_segment *segment, const vfs_directory
                                        plog_error *error) {
     int64_t at = time_index_find(&segment->time_index, timestamp);
     batch_walk walk;
-    if (at >= 0 && !segment->indexes_rebuilt &&
-        !time_entry_holds(segment, directory, time_entry_at(&segment->time_index, at), dense, &walk)) {
-        plog_status status = segment_rebuild_indexes(segment, directory, index_interval_bytes, dense, error);
-        if (status != PLOG_OK) return status;
-        at = time_index_find(&segment->time_index, timestamp);
+    if (at >= 0 && !segment->indexes_rebuilt) {
+        time_entry entry = time_entry_at(&segment->time_index, at);
+        bool holds = time_entry_holds(segment, directory, entry, index_interval_bytes, dense, &walk);
+        if (!holds && !segment->indexes_rebuilt) {
+            plog_status status = segment_rebuild_indexes(segment, directory, index_interval_bytes, dense, error);
+            if (status != PLOG_OK) return status;
+        }
+        at = time_index_find(&segment->time_index, timestamp); /* looking may have rebuilt them */
     }
     *offset_out = segment->base_offset + (at < 0 ? -1 : time_entry_at(&segment->time_index, at).relative_offset);
     return PLOG_OK;

@@ -68,6 +68,9 @@ void segment_back_to(log_segment *segment, segment_mark mark);
 PLOG_MUST_CHECK plog_status segment_end_time_index(log_segment *segment, const vfs_directory *directory,
                                                    plog_error *error);
 
+/* Empties the indexes in memory, and what is known of the batches that were counted. */
+void segment_forget_indexes(log_segment *segment);
+
 /* Makes both indexes anew in memory from the mapped log, stepping over damage. */
 PLOG_MUST_CHECK plog_status segment_rebuild_indexes(log_segment *segment, const vfs_directory *directory,
                                                     int64_t index_interval_bytes, bool dense, plog_error *error);

@@ -51,9 +51,10 @@ VIEW_BYTES = 16
 VIEW_INLINE_BYTES_MAX = 12
 VIEW_OFFSET_BITS = 31  # a view's offset is a signed 32-bit number
 
-RELEASE_SCHEMA, RELEASE_ARRAY, RELEASE_STREAM = arrow_releases()
+# Row n keeps the first n bytes of an inline value and clears the rest.
+KEPT_BYTES: Final = np.tri(VIEW_INLINE_BYTES_MAX + 1, VIEW_INLINE_BYTES_MAX, -1, np.uint8) * np.uint8(0xFF)
 
-type_ = type
+RELEASE_SCHEMA, RELEASE_ARRAY, RELEASE_STREAM = arrow_releases()
 Array = npt.NDArray[Any]
 
 
@@ -113,9 +114,7 @@ def stream_capsule(batches: Iterable[ColumnsLike]) -> object:
     dropped at the end, at an error, or when the consumer lets go of the stream.
     """
     stream = ArrowArrayStream(
-        ctypes.cast(_get_schema, ctypes.c_void_p),
-        ctypes.cast(_get_next, ctypes.c_void_p),
-        ctypes.cast(_get_last_error, ctypes.c_void_p),
+        *(ctypes.cast(callback, ctypes.c_void_p) for callback in STREAM_CALLBACKS),
         RELEASE_STREAM,
         arrow_hold(_Stream(batches)),
     )
@@ -142,13 +141,11 @@ class _Stream:
         return errno.EIO
 
 
-@STREAM_FUNCTION
-def _get_schema(stream_address: int, out_address: int) -> int:
+def _get_schema(_stream_address: int, out_address: int) -> int:
     ctypes.memmove(out_address, ctypes.byref(_schema()), ctypes.sizeof(ArrowSchema))
     return 0
 
 
-@STREAM_FUNCTION
 def _get_next(stream_address: int, out_address: int) -> int:
     stream = _Stream.at(stream_address)
     try:
@@ -158,16 +155,19 @@ def _get_next(stream_address: int, out_address: int) -> int:
             array = ArrowArray()  # released: the end
         else:
             array = _struct_array(columns)
-    except BaseException as error:  # noqa: BLE001  (nothing may leave a callback)
+    except BaseException as error:  # ctypes would print and forget it
         return stream.failed(error)
     ctypes.memmove(out_address, ctypes.byref(array), ctypes.sizeof(ArrowArray))
     return 0
 
 
-@ERROR_FUNCTION
 def _get_last_error(stream_address: int) -> int | None:
     text = _Stream.at(stream_address).error_text
     return None if text is None else ctypes.addressof(text)
+
+
+# Made once and never freed: a stream may outlive whoever made it.
+STREAM_CALLBACKS: Final = (STREAM_FUNCTION(_get_schema), STREAM_FUNCTION(_get_next), ERROR_FUNCTION(_get_last_error))
 
 
 def _schema() -> ArrowSchema:
@@ -178,9 +178,7 @@ def _schema() -> ArrowSchema:
 def _schema_node(type_format: bytes, name: bytes, flags: int, children: Sequence[ArrowSchema] = ()) -> ArrowSchema:
     pointers = _pointers([ctypes.addressof(child) for child in children])
     owner = (type_format, name, children, pointers)
-    return ArrowSchema(
-        type_format, name, None, flags, len(children), pointers, None, RELEASE_SCHEMA, arrow_hold(owner)
-    )
+    return ArrowSchema(type_format, name, None, flags, len(children), pointers, None, RELEASE_SCHEMA, arrow_hold(owner))
 
 
 class _Buffers(NamedTuple):
@@ -237,7 +235,7 @@ def _binary_view(column: BytesColumnLike) -> _Buffers:
     is_long = lengths > VIEW_INLINE_BYTES_MAX
     long_count = int(np.count_nonzero(is_long))
     variadic: list[Array] = []
-    if long_count < len(lengths):
+    if long_count + null_count < len(lengths):
         _fill_short(views, column, ~is_long if long_count else slice(None))
     if long_count:
         variadic = _fill_long(views, column, is_long if long_count < len(lengths) else slice(None))
@@ -250,11 +248,8 @@ def _fill_short(views: Array, column: BytesColumnLike, rows: Array | slice) -> N
     starts = np.where(lengths > 0, column.starts[rows], 0)
     _check_inside(column, starts, starts + lengths)
     heads = _heads(column.data, starts, VIEW_INLINE_BYTES_MAX)
-    heads &= _MASKS[lengths]
+    heads &= KEPT_BYTES[lengths]
     views.view(np.uint8)[rows, VIEW_BYTES - VIEW_INLINE_BYTES_MAX :] = heads
-
-
-_MASKS = np.where(np.arange(VIEW_INLINE_BYTES_MAX) < np.arange(VIEW_INLINE_BYTES_MAX + 1)[:, None], 0xFF, 0).astype("u1")
 
 
 def _fill_long(views: Array, column: BytesColumnLike, rows: Array | slice) -> list[Array]:

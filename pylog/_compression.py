@@ -9,17 +9,16 @@
 
 A block is valid where it is made of whole frames and nothing else. `decompress` never gives, and never touches memory
 for, more than `bytes_max` bytes, whatever a block claims: lz4 and zstd frames are walked first, which bounds what they
-can give by their count of blocks; where that is too high, the output buffer is the limit. Every codec lets other threads
-run while it works.
+can give by their count of blocks; where that is too high, the output buffer is the limit. Other threads run while a
+codec works.
 """
 
 import importlib
 import struct
 import zlib
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import lz4.frame
+import lz4.frame  # type: ignore[import-untyped]
 import numpy as np
 
 from pylog._errors import UnsupportedCodecError
@@ -84,11 +83,11 @@ def compress(codec: int, data: "Buffer") -> bytes:
     raise _unknown(codec)
 
 
-def decompress(codec: int, data: "Buffer", *, bytes_max: int) -> "Buffer":
+def decompress(codec: int, data: "Buffer", *, bytes_max: int) -> memoryview:
     """Decompress one block into at most `bytes_max` bytes.
 
     Returns:
-        The records: `data` itself for codec 0, else new memory.
+        The records: a view of `data` for codec 0, else new memory.
 
     Raises:
         ValueError: the block is broken or gives more than `bytes_max` bytes; the caller knows file and position.
@@ -99,13 +98,13 @@ def decompress(codec: int, data: "Buffer", *, bytes_max: int) -> "Buffer":
         case 0:
             if len(block) > bytes_max:
                 raise _too_large("none", bytes_max)
-            return data
+            return block
         case 1:
-            return _gzip_decompress(block, bytes_max)
+            return memoryview(_gzip_decompress(block, bytes_max))
         case 2:
             return _snappy_decompress(block, bytes_max)
         case 3:
-            return _lz4_decompress(block, bytes_max)
+            return memoryview(_lz4_decompress(block, bytes_max))
         case 4:
             return _zstd_decompress(block, bytes_max)
     raise _unknown(codec)
@@ -136,7 +135,7 @@ def _gzip_decompress(block: memoryview, bytes_max: int) -> bytes:
     while at < len(block) or not pieces:
         member = zlib.decompressobj(GZIP_WBITS)
         while not member.eof:
-            # Fed in steps, because zlib copies all input behind a member's end: many small members would cost their square.
+            # Fed in steps: zlib copies all input behind a member's end, and many small members would cost their square.
             step = block[at : at + GZIP_STEP_BYTES]
             if not step:
                 raise ValueError(f"gzip block: ends within a member, after {at} bytes")
@@ -168,7 +167,7 @@ def _snappy_decompress(block: memoryview, bytes_max: int) -> memoryview:
     if sum(sizes) > bytes_max:
         raise _too_large("snappy", bytes_max)
     cramjam = _cramjam(SNAPPY)
-    out = memoryview(np.empty(sum(sizes), np.uint8))
+    out = np.empty(sum(sizes), np.uint8).data
     at = 0
     for chunk, size in zip(chunks, sizes, strict=True):
         try:
@@ -233,7 +232,7 @@ def _zstd_decompress(block: memoryview, bytes_max: int) -> memoryview:
     content_bytes_max = sum(frame.content_bytes_max for frame in _frames("zstd", block))
     cramjam = _cramjam(ZSTD)
     # Pages of the buffer that nothing is written to cost nothing, so the bound may be loose.
-    out = memoryview(np.empty(min(content_bytes_max, bytes_max), np.uint8))
+    out = np.empty(min(content_bytes_max, bytes_max), np.uint8).data
     try:
         size = cramjam.zstd.decompress_into(block, out)
     except cramjam.DecompressionError as error:
@@ -246,7 +245,7 @@ def _zstd_decompress(block: memoryview, bytes_max: int) -> memoryview:
 def _frames(name: str, block: memoryview) -> list[Frame]:
     """The frames of an lz4 or zstd block, skippable ones left out of the list."""
     magic, walk = (LZ4_MAGIC, _lz4_frame) if name == "lz4" else (ZSTD_MAGIC, _zstd_frame)
-    frames = []
+    frames: list[Frame] = []
     at = 0
     try:
         while at < len(block) or not frames:

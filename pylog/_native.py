@@ -5,12 +5,17 @@ Every call into pylog._core releases the GIL and moves a whole batch, chunk or f
 
 from __future__ import annotations
 
+import os
+import struct
+import threading
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from . import _core  # type: ignore[attr-defined]
 from ._errors import (
+    ClosedError,
     CorruptRecordError,
     IllegalStateError,
     InvalidConfigurationError,
@@ -24,6 +29,10 @@ from ._objects import (
     BatchBuilder,
     FutureBase,
     Record,
+    TopicSender,
+    arrow_capsule,
+    arrow_hold,
+    arrow_releases,
     bytes_list,
     check_values,
     encode_headers,
@@ -172,10 +181,13 @@ class DecodedRecords:
             ),
         )
 
-    def cut(self, start: int, stop: int) -> None:
-        """Keep records [start, stop)."""
+    def cut(self, start: int, stop: int) -> DecodedRecords:
+        """Records [start, stop) as views."""
+        part = DecodedRecords.__new__(DecodedRecords)
+        part.data = self.data
         for name in ("offset", "timestamp", "key_at", "value_at", "headers_at", "key_bytes", "value_bytes"):
-            setattr(self, name, getattr(self, name)[start:stop])
+            setattr(part, name, getattr(self, name)[start:stop])
+        return part
 
 
 def decode_block(header: BatchHeader, block: Buffer, file: str = "", position: int = -1) -> DecodedRecords:
@@ -198,3 +210,375 @@ def decode_block(header: BatchHeader, block: Buffer, file: str = "", position: i
             f"{message}, at byte {error.position} of its block", file, position, header.base_offset
         )
     return decoded
+
+
+class Bell:
+    """Rung by every append of a directory; readers sleep on it.  Thread-safe."""
+
+    def __init__(self) -> None:
+        bell = lib.plog_bell_new()
+        if bell == ffi.NULL:
+            raise MemoryError("out of memory")
+        self.pointer = ffi.gc(bell, lib.plog_bell_free)
+
+    def read(self) -> int:
+        """Return the word to hand to wait; read it before looking for records."""
+        return int(lib.plog_bell_read(self.pointer))
+
+    def ring(self) -> None:
+        """Wake everybody who waits."""
+        lib.plog_bell_ring(self.pointer)
+
+    def wait(self, seen: int, seconds: float) -> bool:
+        """Sleep until the bell was rung since `seen` was read, a signal came or the time is over; whether it rang."""
+        return bool(lib.plog_bell_wait(self.pointer, seen, int(seconds * 1e6)))
+
+
+class Recovery(NamedTuple):
+    """What opening a log had to do; see plog_recovery in pylog.h."""
+
+    scanned_bytes: int
+    truncated_bytes: int
+    truncated_position: int
+    truncated_segment: int
+    indexes_rebuilt: int
+    damaged: int
+
+
+class LogState(NamedTuple):
+    """A log's offsets and sizes at one moment."""
+
+    log_start_offset: int
+    log_end_offset: int
+    last_stable_offset: int
+    flushed_offset: int
+    segment_count: int
+    log_bytes: int
+
+
+class Appended(NamedTuple):
+    """Where a batch went; timestamp is -1 unless the log gives timestamps."""
+
+    base_offset: int
+    timestamp: int
+    rolled: bool
+
+
+class Chunk(NamedTuple):
+    """A run of batches as they lie in the file; data (uint8) is a view of the mapping and keeps it mapped."""
+
+    data: Any
+    raw: Any  # the plog_chunk, for decoding
+    position: int
+    first_offset: int
+    next_offset: int
+    records: int
+    codec: int
+    log_append_time: bool
+
+
+_EMPTY = np.empty(0, np.uint8)
+
+
+def _options(config: dict[str, Any], dense: bool) -> Any:
+    return ffi.new(
+        "plog_options *",
+        {
+            "segment_bytes": config["segment_bytes"],
+            "segment_ms": config["segment_ms"],
+            "segment_index_bytes": config["segment_index_bytes"],
+            "index_interval_bytes": config["index_interval_bytes"],
+            "max_message_bytes": config["max_message_bytes"],
+            "log_append_time": config["message_timestamp_type"] == "LogAppendTime",
+            "dense": dense,
+        },
+    )
+
+
+class NativeLog:
+    """One partition's log in the engine.  Thread-safe; a call after close raises ClosedError, never crashes."""
+
+    def __init__(
+        self,
+        directory: str,
+        *,
+        config: dict[str, Any],
+        dense: bool,
+        recovery_point: int,
+        log_start_offset: int,
+        leader_epoch: int,
+        clean: bool,
+        read_only: bool,
+        bell: Bell,
+    ) -> None:
+        self._gate = threading.Condition()
+        self._calls = 0
+        self._log: Any = None
+        self._bell = bell  # outlives the log
+        self.directory = directory
+        params = ffi.new(
+            "plog_open *",
+            {
+                "options": _options(config, dense)[0],
+                "recovery_point": recovery_point,
+                "log_start_offset": log_start_offset,
+                "leader_epoch": leader_epoch,
+                "clean": clean,
+                "read_only": read_only,
+                "bell": bell.pointer,
+            },
+        )
+        out, recovery, error = ffi.new("plog_log **"), ffi.new("plog_recovery *"), ffi.new("plog_error *")
+        if lib.plog_log_open(os.fsencode(directory), params, out, recovery, error):
+            _raise(error)
+        self._log = out[0]
+        self.recovery = Recovery(
+            recovery.scanned_bytes,
+            recovery.truncated_bytes,
+            recovery.truncated_position,
+            recovery.truncated_segment,
+            recovery.indexes_rebuilt,
+            recovery.damaged,
+        )
+
+    def _enter(self) -> Any:
+        with self._gate:
+            if self._log is None:
+                raise ClosedError(f"{self.directory} is closed")
+            self._calls += 1
+            return self._log
+
+    def _leave(self) -> None:
+        with self._gate:
+            self._calls -= 1
+            if self._calls == 0:
+                self._gate.notify_all()
+
+    def _take(self) -> Any:
+        """The log, when all calls have returned; nobody gets it after this."""
+        with self._gate:
+            log, self._log = self._log, None
+            while self._calls:
+                self._gate.wait()
+            return log
+
+    def append(self, batch: Buffer) -> Appended:
+        """Append one finished batch; its offset, epoch and CRC are written into it."""
+        log = self._enter()
+        try:
+            view = ffi.from_buffer(batch, require_writable=True)
+            out, error = ffi.new("plog_appended *"), ffi.new("plog_error *")
+            if lib.plog_log_append(log, ffi.cast("uint8_t *", view), len(view), out, error):
+                _raise(error)
+            return Appended(out.base_offset, out.timestamp, bool(out.rolled))
+        finally:
+            self._leave()
+
+    def flush(self) -> int:
+        """Return once everything appended is on the disk; the offset up to which it is."""
+        log = self._enter()
+        try:
+            out, error = ffi.new("int64_t *"), ffi.new("plog_error *")
+            if lib.plog_log_flush(log, out, error):
+                _raise(error)
+            return int(out[0])
+        finally:
+            self._leave()
+
+    def fetch(self, offset: int, bytes_max: int, flags: int, cursor: Any = None) -> Chunk:
+        """The next chunk at or after `offset`; records 0: nothing there up to next_offset."""
+        log = self._enter()
+        try:
+            chunk, error = ffi.new("plog_chunk *"), ffi.new("plog_error *")
+            if lib.plog_log_fetch(log, offset, bytes_max, flags, cursor or ffi.NULL, chunk, error):
+                _raise(error)
+        finally:
+            self._leave()
+        if chunk.batches == 0:
+            return Chunk(_EMPTY, chunk, -1, offset, chunk.next_offset, 0, 0, False)
+        mapping = chunk.mapping
+        held = ffi.gc(chunk.data, lambda _: lib.plog_mapping_release(mapping))
+        data = np.frombuffer(ffi.buffer(held, chunk.bytes), np.uint8)
+        data.flags.writeable = False
+        return Chunk(
+            data,
+            chunk,
+            chunk.position,
+            chunk.first_offset,
+            chunk.next_offset,
+            chunk.records,
+            chunk.codec,
+            bool(chunk.log_append_time),
+        )
+
+    def find_time(self, timestamp: int, from_offset: int) -> int:
+        """First offset of the first batch at or after `from_offset` whose maxTimestamp >= timestamp; -1: none."""
+        log = self._enter()
+        try:
+            out, error = ffi.new("int64_t *"), ffi.new("plog_error *")
+            if lib.plog_log_find_time(log, timestamp, from_offset, out, error):
+                _raise(error)
+            return int(out[0])
+        finally:
+            self._leave()
+
+    def truncate(self, offset: int) -> None:
+        """Drop the records from `offset` on."""
+        log = self._enter()
+        try:
+            error = ffi.new("plog_error *")
+            if lib.plog_log_truncate(log, offset, error):
+                _raise(error)
+        finally:
+            self._leave()
+
+    def delete_before(self, offset: int) -> None:
+        """Raise the log start offset; segments wholly below it are removed."""
+        log = self._enter()
+        try:
+            error = ffi.new("plog_error *")
+            if lib.plog_log_delete_before(log, offset, error):
+                _raise(error)
+        finally:
+            self._leave()
+
+    def state(self) -> LogState:
+        """Offsets and sizes now."""
+        log = self._enter()
+        try:
+            out = ffi.new("plog_state *")
+            lib.plog_log_state(log, out)
+            return LogState(
+                out.log_start_offset,
+                out.log_end_offset,
+                out.last_stable_offset,
+                out.flushed_offset,
+                out.segment_count,
+                out.log_bytes,
+            )
+        finally:
+            self._leave()
+
+    def set_options(self, config: dict[str, Any], dense: bool) -> None:
+        """Take other settings from the next append on."""
+        log = self._enter()
+        try:
+            lib.plog_log_set_options(log, _options(config, dense))
+        finally:
+            self._leave()
+
+    def close(self) -> None:
+        """Write what a clean close writes and free the log; also when that fails."""
+        log = self._take()
+        error = ffi.new("plog_error *")
+        if log is not None and lib.plog_log_close(log, error):
+            _raise(error)
+
+    def abandon(self) -> None:
+        """Free the log and write nothing."""
+        log = self._take()
+        if log is not None:
+            lib.plog_log_abandon(log)
+
+
+def new_cursor() -> Any:
+    """A cursor for NativeLog.fetch; one for each reader and partition."""
+    return ffi.new("plog_cursor *")
+
+
+def decode_chunk(chunk: Chunk, file: str) -> DecodedRecords:
+    """Decode an uncompressed chunk; positions count from chunk.data.  `file` names it in errors."""
+    decoded = DecodedRecords(chunk.data, chunk.records)
+    error = ffi.new("plog_error *")
+    if lib.plog_chunk_decode(chunk.raw, decoded.pointers(), error):
+        message = ffi.string(error.message).decode()
+        raise CorruptRecordError(message, file, error.position, error.offset)
+    return decoded
+
+
+class ColumnEncoder:
+    """Encodes records given as columns into batches of at most bytes_max, one C call a batch.
+
+    values, keys: (data uint8, starts int64, lengths int32 with -1 for null); timestamps: int64 ms, or one for all.
+    """
+
+    def __init__(
+        self,
+        bytes_max: int,
+        values: tuple[Any, Any, Any],
+        keys: tuple[Any, Any, Any] | None,
+        timestamps: Any,
+        timestamp: int,
+    ) -> None:
+        for name, column in (("values", values), ("keys", keys)):
+            if column is not None:
+                _check_column(name, column)
+        self._bytes_max = bytes_max
+        self._hold = (values, keys, timestamps)  # the arrays the pointers below point into
+        self._timestamp = timestamp
+        self.count = len(values[1])
+        self._arguments = [
+            *self._pointers(values),
+            *(self._pointers(keys) if keys is not None else (ffi.NULL, ffi.NULL, ffi.NULL)),
+            ffi.NULL if timestamps is None else ffi.cast("int64_t *", timestamps.ctypes.data),
+        ]
+
+    @staticmethod
+    def _pointers(column: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+        data, starts, lengths = column
+        return (
+            ffi.cast("uint8_t *", data.ctypes.data),
+            ffi.cast("int64_t *", starts.ctypes.data),
+            ffi.cast("int32_t *", lengths.ctypes.data),
+        )
+
+    def encode(self, start: int) -> tuple[Any, int]:
+        """A batch (a writable buffer) of the records from `start` on, and how many it took.
+
+        A record that is over bytes_max by itself goes alone into a batch of its own size.
+        """
+        out = ffi.new("int64_t *")
+        bytes_max = self._bytes_max
+        while True:
+            batch = np.empty(bytes_max, np.uint8)
+            taken = lib.plog_encode_columns(
+                ffi.cast("uint8_t *", batch.ctypes.data),
+                bytes_max,
+                start,
+                self.count if bytes_max == self._bytes_max else start + 1,
+                *self._arguments,
+                self._timestamp,
+                out,
+            )
+            if taken:
+                return batch[: out[0]], int(taken)
+            bytes_max = self._record_bytes_max(start)
+
+    def _record_bytes_max(self, at: int) -> int:
+        values, keys, _ = self._hold
+        key_bytes = int(keys[2][at]) if keys is not None else 0
+        return BATCH_HEADER_BYTES + 64 + max(int(values[2][at]), 0) + max(key_bytes, 0)
+
+
+def _check_column(name: str, column: tuple[Any, Any, Any]) -> None:
+    """Refuse columns whose positions reach outside their data: C would read there."""
+    data, starts, lengths = column
+    if len(starts) != len(lengths):
+        raise ValueError(f"{name}: {len(starts)} starts and {len(lengths)} lengths")
+    filled = lengths > 0
+    if not len(starts) or not filled.any():
+        return
+    if int(starts[filled].min()) < 0 or int((starts[filled] + lengths[filled]).max()) > len(data):
+        raise ValueError(f"{name}: positions reach outside of the data's {len(data)} bytes")
+
+
+def set_batch_length(batch: bytearray, codec: int) -> None:
+    """Make a batch's header fit the compressed block that was put behind it."""
+    struct.pack_into(">i", batch, 8, len(batch) - 12)
+    (attributes,) = struct.unpack_from(">h", batch, 21)
+    struct.pack_into(">h", batch, 21, attributes | codec)
+
+
+def now_ms() -> int:
+    """The clock, in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000

@@ -11,52 +11,51 @@ Null stays null: callers never hand None to what is returned here.
 import importlib
 import json
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from pylog._errors import InvalidConfigurationError
-
-NAMES: Final = ("str", "json", "msgpack")
 
 Serializer = Callable[[Any], bytes]
 Deserializer = Callable[[bytes], Any]
 
 
-def resolve_serializer(choice: object, *, option: str) -> Serializer | None:
+def resolve_serializer(choice: Serializer | str | None, *, option: str) -> Serializer | None:
     """The callable that a serializer option means; None where values are bytes already.
 
     Raises:
         InvalidConfigurationError: `choice` is neither callable, None nor a known name, or its library is not
             installed; names `option`.
     """
-    match _checked(choice, option):
+    if choice is None or callable(choice):
+        return choice
+    match choice:
         case "str":
             return str.encode
         case "json":
             return _msgspec_json("encode") or _json_encode
         case "msgpack":
             return _msgpack("encode", option)
-        case other:
-            return other
+    raise _unknown(choice, option)
 
 
-def resolve_deserializer(choice: object, *, option: str) -> Deserializer | None:
+def resolve_deserializer(choice: Deserializer | str | None, *, option: str) -> Deserializer | None:
     """The callable that a deserializer option means; None where bytes are wanted. Raises as resolve_serializer does."""
-    match _checked(choice, option):
+    if choice is None or callable(choice):
+        return choice
+    match choice:
         case "str":
             return bytes.decode
         case "json":
             return _msgspec_json("decode") or json.loads
         case "msgpack":
             return _msgpack("decode", option)
-        case other:
-            return other
+    raise _unknown(choice, option)
 
 
-def _checked(choice: object, option: str) -> Any:
-    if choice is None or callable(choice) or (isinstance(choice, str) and choice in NAMES):
-        return choice
-    allowed = ", ".join(map(repr, NAMES))
-    raise InvalidConfigurationError(f"{option} is {choice!r}; allowed are {allowed}, a callable, or None")
+def _unknown(choice: object, option: str) -> InvalidConfigurationError:
+    return InvalidConfigurationError(
+        f"{option} is {choice!r}; allowed are 'str', 'json', 'msgpack', a callable, or None"
+    )
 
 
 def _json_encode(value: Any) -> bytes:
@@ -64,17 +63,17 @@ def _json_encode(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
-def _msgspec_json(verb: str) -> Any:
+def _msgspec_json(verb: str) -> Callable[[Any], Any] | None:
     try:
-        return getattr(importlib.import_module("msgspec.json"), verb)
+        codec: Callable[[Any], Any] = getattr(importlib.import_module("msgspec.json"), verb)
     except ImportError:
         return None
+    return codec
 
 
-def _msgpack(verb: str, option: str) -> Any:
+def _msgpack(verb: str, option: str) -> Callable[[Any], Any]:
     try:
-        return getattr(importlib.import_module("msgspec.msgpack"), verb)
+        codec: Callable[[Any], Any] = getattr(importlib.import_module("msgspec.msgpack"), verb)
     except ImportError as error:
-        raise InvalidConfigurationError(
-            f"{option} 'msgpack' needs msgspec: pip install pylog-storage[json]"
-        ) from error
+        raise InvalidConfigurationError(f"{option} 'msgpack' needs msgspec: pip install pylog-storage[json]") from error
+    return codec

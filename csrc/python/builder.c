@@ -69,6 +69,7 @@ static void builder_dealloc(PyObject *self) {
     PyTypeObject *type = Py_TYPE(self);
     PyMem_RawFree(builder->data);
     PyMem_RawFree(builder->spare);
+    Py_XDECREF(builder->owner);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -107,6 +108,7 @@ static PyObject *builder_finish(PyObject *self, PyObject *args, PyObject *keywor
     batch_buffer_object *batch = PyObject_New(batch_buffer_object, state->batch_buffer_type);
     if (batch == NULL) return NULL;
     batch->builder = NULL;
+    batch->owner = NULL;
     batch->data = NULL;
     builder_object *builder = (builder_object *)self;
     if (builder->record_count == 0) {
@@ -122,6 +124,8 @@ static PyObject *builder_finish(PyObject *self, PyObject *args, PyObject *keywor
     batch->base_timestamp = builder->base_timestamp;
     batch->max_timestamp = builder->max_timestamp;
     batch->record_count = builder->record_count;
+    batch->owner = builder->owner; /* in one step with the records: another thread may go on appending */
+    builder->owner = NULL;
     /* The next batch is likely to need as much; memory that is not touched costs nothing. */
     builder->first_block_bytes = BLOCK_BYTES_MIN;
     while (builder->first_block_bytes < builder->size_bytes) builder->first_block_bytes *= 2;
@@ -129,14 +133,29 @@ static PyObject *builder_finish(PyObject *self, PyObject *args, PyObject *keywor
     return (PyObject *)batch;
 }
 
-PyDoc_STRVAR(clear_doc, "clear($self, /)\n--\n\nForget the batch's records.");
+PyDoc_STRVAR(clear_doc, "clear($self, /)\n--\n\nForget the batch's records and its owner.");
 
 static PyObject *builder_clear(PyObject *self, PyObject *unused) {
     (void)unused;
     builder_object *builder = (builder_object *)self;
     if (builder->data != NULL) builder_take_back(builder, builder->data, builder->capacity_bytes);
     builder_reset(builder);
+    Py_CLEAR(builder->owner);
     Py_RETURN_NONE;
+}
+
+static PyObject *builder_owner(PyObject *self, void *unused) {
+    (void)unused;
+    PyObject *owner = ((builder_object *)self)->owner;
+    return Py_NewRef(owner != NULL ? owner : Py_None);
+}
+
+static int builder_set_owner(PyObject *self, PyObject *owner, void *unused) {
+    (void)unused;
+    PyObject *old = ((builder_object *)self)->owner;
+    ((builder_object *)self)->owner = owner == NULL || owner == Py_None ? NULL : Py_NewRef(owner);
+    Py_XDECREF(old);
+    return 0;
 }
 
 static PyObject *builder_is_empty(PyObject *self, void *unused) {
@@ -157,7 +176,8 @@ PyDoc_STRVAR(append_future_doc,
 
 PyDoc_STRVAR(extend_doc,
              "extend($self, values, keys=None, timestamps=None, headers=None, start=0, /)\n--\n\n"
-             "Add records from index start on until the batch is full; return the index after the last one added.\n\n"
+             "Add records from index start on until the batch is full; return the index after the last one added, and\n"
+             "the place in the batch that the first one got.\n\n"
              "values and keys are lists or tuples of as many items, timestamps too, or one int for all, or None for\n"
              "now; headers go with every record.  After an exception, which names its index, earlier records stay.");
 
@@ -184,11 +204,14 @@ static PyMemberDef builder_members[] = {
 
 static PyGetSetDef builder_getset[] = {
     {"is_empty", builder_is_empty, NULL, "Whether the batch has no records.", NULL},
+    {"owner", builder_owner, builder_set_owner,
+     "What the batch's futures belong to; None: no batch was begun.  finish() hands it on with the batch.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 PyDoc_STRVAR(builder_doc, "BatchBuilder(bytes_max)\n--\n\n"
-                          "An open record batch of one partition, of at most bytes_max bytes unless one record is larger.");
+                          "An open record batch of one partition: at most bytes_max bytes, unless one record is\n"
+                          "larger.");
 
 static PyType_Slot builder_slots[] = {
     {Py_tp_new, (void *)builder_new},

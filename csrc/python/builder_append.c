@@ -23,6 +23,7 @@ static inline int32_t builder_store(builder_object *builder, int64_t timestamp, 
     (void)end;
     if (index == 0) builder->base_timestamp = timestamp;
     if (timestamp > builder->max_timestamp) builder->max_timestamp = timestamp;
+    builder->last_timestamp = timestamp;
     builder->size_bytes = size_bytes;
     builder->record_count = index + 1;
     return index;
@@ -85,16 +86,36 @@ PyObject *builder_append_future(PyObject *self, PyObject *const *args, Py_ssize_
     if (!PyType_Check(args[0]) || !PyType_IsSubtype(type, state->future_type))
         return PyErr_Format(PyExc_TypeError, "future_type must be a subclass of FutureBase, not %R", args[0]);
     /* Before the record: once that is in the batch, nothing may fail. */
-    future_object *future = future_make(type, args[1], -1);
+    future_object *future = future_make(type, args[1], -1, -1);
     if (future == NULL) return NULL;
     int32_t index = append_args((builder_object *)self, args + 2, arg_count - 2);
     if (index >= 0) {
         future->index = index;
+        future->timestamp = ((builder_object *)self)->last_timestamp;
         return (PyObject *)future;
     }
     Py_DECREF(future);
     if (index == APPEND_FAILED) return NULL;
     Py_RETURN_NONE;
+}
+
+PyObject *builder_append_plain(builder_object *builder, PyTypeObject *future_type, PyObject *value, PyObject *key,
+                               PyObject *timestamp) {
+    record_field value_field, key_field;
+    int64_t timestamp_ms;
+    if (builder->owner == NULL || !field_is_plain(value, &value_field) || !field_is_plain(key, &key_field)) return NULL;
+    if (timestamp == Py_None)
+        timestamp_ms = timestamp_now_ms();
+    else if (!PyLong_CheckExact(timestamp))
+        return NULL;
+    else if (timestamp_load(timestamp, -1, &timestamp_ms) < 0)
+        return NULL;
+    future_object *future = future_make(future_type, builder->owner, builder->record_count, timestamp_ms);
+    if (future == NULL) return NULL;
+    if (builder_store(builder, timestamp_ms, key_field, value_field, RECORD_NO_HEADERS) >= 0)
+        return (PyObject *)future;
+    Py_DECREF(future);
+    return NULL;
 }
 
 /* What extend() was given, checked. */
@@ -194,7 +215,8 @@ PyObject *builder_extend(PyObject *self, PyObject *const *args, Py_ssize_t arg_c
     in.headers = section.field;
     int32_t result = 0;
     Py_ssize_t i = start;
+    int32_t first = ((builder_object *)self)->record_count;
     while (i < PySequence_Fast_GET_SIZE(in.values) && (result = extend_one((builder_object *)self, &in, i)) >= 0) i++;
     headers_close(&section);
-    return result == APPEND_FAILED ? NULL : PyLong_FromSsize_t(i);
+    return result == APPEND_FAILED ? NULL : Py_BuildValue("(ni)", i, (int)first);
 }

@@ -35,7 +35,8 @@ static int column_open(PyObject *object, const char *name, Py_ssize_t item_bytes
     if (PyObject_GetBuffer(object, &out->buffer, PyBUF_ND | PyBUF_FORMAT) < 0) return -1;
     const Py_buffer *buffer = &out->buffer;
     if (buffer->ndim != 1 || buffer->itemsize != item_bytes || !is_native_int(buffer->format)) {
-        PyErr_Format(PyExc_TypeError, "%s must be a one-dimensional buffer of int%zd, not of format %s with %d dimensions",
+        PyErr_Format(PyExc_TypeError,
+                     "%s must be a one-dimensional buffer of int%zd, not of format %s with %d dimensions",
                      name, item_bytes * 8, buffer->format != NULL ? buffer->format : "B", buffer->ndim);
         PyBuffer_Release(&out->buffer);
         return -1;

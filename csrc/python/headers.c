@@ -85,7 +85,8 @@ int headers_open(PyObject *headers, header_section *out) {
         return 0;
     }
     if (!PySequence_Check(headers) || PyUnicode_Check(headers) || PyObject_CheckBuffer(headers)) {
-        PyErr_Format(PyExc_TypeError, "headers must be None or a sequence of (str, bytes-like or None) pairs, not %.200s",
+        PyErr_Format(PyExc_TypeError,
+                     "headers must be None or a sequence of (str, bytes-like or None) pairs, not %.200s",
                      Py_TYPE(headers)->tp_name);
         return -1;
     }

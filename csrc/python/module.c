@@ -75,7 +75,9 @@ static int module_exec(PyObject *module) {
     state->builder_type = type_add(module, &builder_type_spec);
     if (state->builder_type == NULL) return -1;
     state->batch_buffer_type = type_add(module, &batch_buffer_type_spec);
-    return state->batch_buffer_type == NULL ? -1 : 0;
+    if (state->batch_buffer_type == NULL) return -1;
+    state->sender_type = type_add(module, &sender_type_spec);
+    return state->sender_type == NULL ? -1 : 0;
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {
@@ -84,6 +86,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->future_type);
     Py_VISIT(state->builder_type);
     Py_VISIT(state->batch_buffer_type);
+    Py_VISIT(state->sender_type);
     Py_VISIT(state->no_headers);
     return 0;
 }
@@ -94,6 +97,7 @@ static int module_clear(PyObject *module) {
     Py_CLEAR(state->future_type);
     Py_CLEAR(state->builder_type);
     Py_CLEAR(state->batch_buffer_type);
+    Py_CLEAR(state->sender_type);
     Py_CLEAR(state->no_headers);
     return 0;
 }
@@ -105,7 +109,8 @@ static void module_free(void *module) {
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, (void *)module_exec},
 #if PY_VERSION_HEX >= 0x030c0000
-    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+    /* Arrow's release callbacks (arrow_capsule.h) know the main interpreter only. */
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
 #endif
     {0, NULL},
 };

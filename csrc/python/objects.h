@@ -27,6 +27,7 @@ typedef struct module_state {
     PyTypeObject *future_type;
     PyTypeObject *builder_type;
     PyTypeObject *batch_buffer_type;
+    PyTypeObject *sender_type;
     PyObject *no_headers; /* the empty tuple */
 } module_state;
 
@@ -130,12 +131,13 @@ typedef struct future_object {
     PyObject_HEAD
     PyObject *batch;
     Py_ssize_t index;
+    int64_t timestamp;
 } future_object;
 
 extern PyType_Spec future_type_spec;
 
 /* An instance of `type` (FutureBase or a subclass, whose __new__ and __init__ are not called). */
-future_object *future_make(PyTypeObject *type, PyObject *batch, Py_ssize_t index);
+future_object *future_make(PyTypeObject *type, PyObject *batch, Py_ssize_t index, int64_t timestamp);
 
 /* ---- builder.c, builder_append.c, batch_buffer.c: BatchBuilder and the BatchBuffer it gives out */
 
@@ -147,6 +149,8 @@ typedef struct builder_object {
     int64_t bytes_max;
     int64_t base_timestamp; /* -1 while empty, as the next */
     int64_t max_timestamp;
+    int64_t last_timestamp; /* of the record appended last */
+    PyObject *owner;        /* whose batch this is, for futures; NULL: no batch was begun */
     int32_t record_count;
     int64_t first_block_bytes; /* what the next batch starts with: room for one like the last */
     uint8_t *spare;            /* a block that came back from a BatchBuffer, or NULL */
@@ -161,6 +165,7 @@ typedef struct batch_buffer_object {
     int64_t size_bytes;
     int64_t base_timestamp;
     int64_t max_timestamp;
+    PyObject *owner; /* the builder's when the batch was finished, or NULL */
     int32_t record_count;
 } batch_buffer_object;
 
@@ -177,7 +182,16 @@ void builder_take_back(builder_object *builder, uint8_t *block, int64_t block_by
 
 PyObject *builder_append(PyObject *self, PyObject *const *args, Py_ssize_t arg_count);
 PyObject *builder_append_future(PyObject *self, PyObject *const *args, Py_ssize_t arg_count);
+/* Appends a record of plain fields (None or bytes) to the builder's owner's batch; NULL without an exception where that
+ * needs the slow way: no batch was begun, it is full, or a field is not plain. */
+PyObject *builder_append_plain(builder_object *builder, PyTypeObject *future_type, PyObject *value, PyObject *key,
+                               PyObject *timestamp);
+
 PyObject *builder_extend(PyObject *self, PyObject *const *args, Py_ssize_t arg_count);
+
+/* ---- sender.c: TopicSender */
+
+extern PyType_Spec sender_type_spec;
 
 /* ---- partition.c: the partition of a key */
 

@@ -97,5 +97,5 @@ def test_msgpack_without_its_library_names_option_and_extra(resolve, monkeypatch
 @pytest.mark.parametrize("resolve", [resolve_serializer, resolve_deserializer])
 @pytest.mark.parametrize("choice", ["jsn", "", b"json", 1, ["json"]])
 def test_any_other_choice_is_refused_with_the_allowed_ones(resolve, choice):
-    with pytest.raises(InvalidConfigurationError, match="key_xyz is .*'str', 'json', 'msgpack'"):
+    with pytest.raises(InvalidConfigurationError, match=r"key_xyz is .*'str', 'json', 'msgpack'"):
         resolve(choice, option="key_xyz")

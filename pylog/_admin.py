@@ -1,0 +1,213 @@
+"""Topics: making, changing, describing, deleting them; and deleting old records.  KafkaAdminClient's names."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Unpack
+
+from . import _directory
+from ._config import TopicConfig, check_topic_config
+from ._errors import InvalidConfigurationError, OffsetOutOfRangeError, TopicAlreadyExistsError
+from ._topic import Topic
+from ._types import TopicPartition
+
+if TYPE_CHECKING:
+    from ._log import Log
+
+PARTITIONS_MAX = 10_000
+
+
+class Admin:
+    """Log.admin.  Thread-safe."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._lock = threading.RLock()
+
+    def create_topic(
+        self, name: str, partitions: int = 1, *, exist_ok: bool = False, **config: Unpack[TopicConfig]
+    ) -> None:
+        """Make a topic.  Raises TopicAlreadyExistsError (unless exist_ok), InvalidTopicError, TypeError for an unknown
+        setting, InvalidConfigurationError for a value that makes no sense.
+        """
+        log = self._log
+        log.check_writable()
+        _directory.check_topic_name(name)
+        _check_count(partitions)
+        settings = {**log.topic_defaults, **config}
+        check_topic_config(settings)
+        with self._lock:
+            if name in log.topics:
+                if exist_ok:
+                    return
+                raise TopicAlreadyExistsError(f"there is a topic {name!r} in {log.url} already")
+            # The entry first: what an interruption leaves undone is then finished by the next open.
+            log.entries[name] = {
+                "partitions": partitions,
+                "config": settings,
+                "dense": "compact" not in settings.get("cleanup_policy", "delete"),
+                "id": _directory.new_topic_id(),
+            }
+            log.directory.write_topics(log.entries)
+            topic = Topic(name, settings, log.entries[name]["dense"] and not log.directory.made_by_broker())
+            self._make_partitions(topic, partitions)
+            log.topics[name] = topic
+            log.generation += 1
+        log.bell.ring()
+
+    def create_partitions(self, counts: Mapping[str, int]) -> None:
+        """Raise topics to so many partitions in all.  Keys may go elsewhere from then on."""
+        log = self._log
+        log.check_writable()
+        with self._lock:
+            for name, count in counts.items():
+                topic = log.topic(name)
+                _check_count(count)
+                if count <= len(topic.partitions):
+                    raise InvalidConfigurationError(
+                        f"topic {name} has {len(topic.partitions)} partitions; it can only get more, not {count}"
+                    )
+            for name, count in counts.items():
+                self._entry(name)["partitions"] = count
+                log.directory.write_topics(log.entries)
+                self._make_partitions(log.topics[name], count)
+                log.generation += 1
+        log.bell.ring()
+
+    def delete_topics(self, topics: Sequence[str]) -> None:
+        """Delete topics and all their records.  Columns that were handed out stay readable."""
+        log = self._log
+        log.check_writable()
+        if isinstance(topics, str):
+            raise TypeError("topics must be a sequence of names, not a str")
+        with self._lock:
+            doomed = [log.topic(name) for name in topics]
+            for topic in doomed:
+                entry = self._entry(topic.name)
+                entry["deleted"] = True
+                log.directory.write_topics(log.entries)
+                del log.topics[topic.name]
+                log.generation += 1
+                for partition in topic.partitions:
+                    partition.abandon()
+                self._finish_deletion(topic.name)
+        log.bell.ring()
+
+    def list_topics(self) -> list[str]:
+        """Names of the topics, sorted."""
+        self._log.check_open()
+        return sorted(self._log.topics)
+
+    def describe_topics(self, topics: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """For each topic: name, config (all settings), partitions: partition, start_offset, end_offset,
+        last_stable_offset, flushed_offset, segments, size_bytes.
+        """
+        log = self._log
+        log.check_open()
+        described = []
+        for name in self.list_topics() if topics is None else topics:
+            topic = log.topic(name)
+            rows = []
+            for partition in topic.partitions:
+                state = partition.native.state()
+                rows.append(
+                    {
+                        "partition": partition.tp.partition,
+                        "start_offset": state.log_start_offset,
+                        "end_offset": state.log_end_offset,
+                        "last_stable_offset": state.last_stable_offset,
+                        "flushed_offset": state.flushed_offset,
+                        "segments": state.segment_count,
+                        "size_bytes": state.log_bytes,
+                    }
+                )
+            described.append({"name": name, "config": dict(topic.config), "partitions": rows})
+        return described
+
+    def alter_configs(self, topic: str, **config: Unpack[TopicConfig]) -> None:
+        """Change settings of a topic, from the next append on."""
+        log = self._log
+        log.check_writable()
+        check_topic_config(config)
+        with self._lock:
+            found = log.topic(topic)
+            entry = self._entry(topic)
+            entry["config"] = {**found.given, **config}
+            # Once it may have been compacted, its offsets may have gaps for good.
+            entry["dense"] = entry["dense"] and "compact" not in entry["config"].get("cleanup_policy", "delete")
+            log.directory.write_topics(log.entries)
+            found.configure(entry["config"], found.dense and entry["dense"])
+            for partition in found.partitions:
+                if partition.is_open:
+                    partition.native.set_options(found.config, found.dense)
+            log.generation += 1
+
+    def delete_records(self, before: Mapping[TopicPartition, int]) -> None:
+        """Delete the records below an offset (-1: all there are); whole segments give their space back."""
+        log = self._log
+        log.check_writable()
+        with self._lock:
+            starts = {}
+            for (name, number), offset in before.items():
+                partition = log.topic(name).partition(number)
+                state = partition.native.state()
+                wanted = state.log_end_offset if offset == -1 else offset
+                if not 0 <= wanted <= state.log_end_offset:
+                    raise_out_of_range(name, number, offset, state.log_start_offset, state.log_end_offset)
+                starts[partition.tp] = max(wanted, state.log_start_offset)
+            log.write_log_starts(starts)
+            for tp, offset in starts.items():
+                log.topic(tp.topic).partition(tp.partition).native.delete_before(offset)
+
+    def finish_interrupted(self) -> None:
+        """Finish creations and deletions that were interrupted; called when the directory is opened for writing."""
+        log = self._log
+        present = log.directory.partitions()
+        for name, entry in list(log.entries.items()):
+            if entry.get("deleted"):
+                self._finish_deletion(name)
+                continue
+            for number in range(entry["partitions"]):
+                if number not in present.get(name, []):
+                    log.directory.make_partition(TopicPartition(name, number), entry["id"])
+
+    def _finish_deletion(self, name: str) -> None:
+        log = self._log
+        numbers = log.directory.partitions().get(name, [])
+        log.directory.remove_partitions(TopicPartition(name, number) for number in numbers)
+        del log.entries[name]
+        log.directory.write_topics(log.entries)
+
+    def _make_partitions(self, topic: Topic, count: int) -> None:
+        for number in range(len(topic.partitions), count):
+            self._log.directory.make_partition(
+                TopicPartition(topic.name, number), self._log.entries[topic.name]["id"]
+            )
+            self._log.add_partition(topic)
+
+    def _entry(self, name: str) -> dict[str, Any]:
+        """The topic's entry in pylog.topics; a new one for a topic that a broker made."""
+        topic = self._log.topics[name]
+        return self._log.entries.setdefault(
+            name,
+            {
+                "partitions": len(topic.partitions),
+                "config": topic.given,
+                "dense": False,
+                "id": _directory.new_topic_id(),
+            },
+        )
+
+
+def raise_out_of_range(topic: str, partition: int, offset: int, start: int, end: int) -> None:
+    """Raise OffsetOutOfRangeError."""
+
+    raise OffsetOutOfRangeError(f"{topic}-{partition}: offset {offset} is out of range {start} to {end}")
+
+
+def _check_count(partitions: Any) -> None:
+    if type(partitions) is not int or not 1 <= partitions <= PARTITIONS_MAX:
+        raise InvalidConfigurationError(f"partitions must be an integer from 1 to {PARTITIONS_MAX}, not {partitions!r}")
+
+

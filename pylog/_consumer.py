@@ -1,0 +1,460 @@
+"""The consumer: reads assigned partitions from a position on, as lists of records, one by one, or as columns."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+
+from ._columns import Columns
+from ._config import ConsumerConfig, consumer_config
+from ._errors import (
+    ClosedError,
+    ConcurrentUseError,
+    IllegalStateError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+    PylogError,
+)
+from ._partition import Partition, Reader
+from ._serializers import resolve_deserializer
+from ._types import OffsetAndTimestamp, Record, TopicPartition
+
+if TYPE_CHECKING:
+    from ._log import Log
+
+T = TypeVar("T")
+FETCH_BYTES = 1 << 20
+# A signal that another thread took does not end the main thread's sleep: it looks up this often for its handlers.
+SLEEP_SECONDS_MAX = 0.25
+
+
+class _Assigned:
+    """A partition in the consumer's hands: a reader, and what it has read that was not yet handed out."""
+
+    __slots__ = ("at", "buffered", "partition", "paused", "reader")
+
+    def __init__(self, partition: Partition) -> None:
+        self.partition = partition
+        self.reader: Reader | None = None  # None: the position is not decided yet
+        self.buffered: list[Record] = []
+        self.at = 0  # the next of buffered to hand out
+        self.paused = False
+
+    @property
+    def position(self) -> int | None:
+        """Offset of the next record; None: not decided yet."""
+        if self.at < len(self.buffered):
+            return self.buffered[self.at].offset
+        return None if self.reader is None else self.reader.position
+
+    def seek(self, reader: Reader) -> None:
+        """Go on from this reader's position."""
+        self.reader, self.buffered, self.at = reader, [], 0
+
+
+class Consumer:
+    """Reads partitions of a log.  One thread at a time; wakeup from any.  Made by Log.consumer().
+
+    Given topics, or after subscribe, it reads all their partitions, those added later too; after assign just those named.
+    It commits nothing.
+    """
+
+    def __init__(self, log: Log, *topics: str, **config: Unpack[ConsumerConfig]) -> None:
+        self._config = consumer_config(config)
+        self._key = resolve_deserializer(self._config["key_deserializer"], option="key_deserializer")
+        self._value = resolve_deserializer(self._config["value_deserializer"], option="value_deserializer")
+        self._log = log
+        self._assigned: dict[TopicPartition, _Assigned] = {}
+        self._current: _Assigned | None = None  # what iteration takes from
+        self._turn = 0
+        self._topics: frozenset[str] | None = None
+        self._pattern: re.Pattern[str] | None = None
+        self._generation = -1
+        self._woken = False
+        self._busy = threading.Lock()
+        self._closed: type[PylogError] | None = None
+        log.add_handle(self)
+        if topics:
+            self.subscribe(topics)
+
+    # -- what to read
+
+    def subscribe(self, topics: Collection[str] = (), pattern: str | None = None) -> None:
+        """Read all partitions of these topics, or of those whose whole name matches the regular expression.
+
+        Topics that do not exist yet are read once they do.
+        """
+        if isinstance(topics, str):
+            raise TypeError("topics must be a collection of names, not a str")
+        if bool(topics) == (pattern is not None):
+            raise ValueError("subscribe takes topics or a pattern")
+        with self._alone():
+            self._topics = frozenset(topics) if pattern is None else None
+            self._pattern = None if pattern is None else re.compile(pattern)
+            self._assigned.clear()
+            self._current = None
+            self._generation = -1
+            self._follow_topics()
+
+    def subscription(self) -> set[str]:
+        """Names of the topics subscribed to."""
+        if self._pattern is not None:
+            return {tp.topic for tp in self._assigned}
+        return set(self._topics or ())
+
+    def unsubscribe(self) -> None:
+        """Read nothing."""
+        with self._alone():
+            self._topics = self._pattern = None
+            self._assigned.clear()
+            self._current = None
+
+    def assign(self, partitions: Collection[TopicPartition]) -> None:
+        """Read these partitions; those that were assigned before keep their position."""
+        with self._alone():
+            found = [self._log.topic(topic).partition(number) for topic, number in partitions]
+            self._topics = self._pattern = None
+            self._assign(found)
+
+    def assignment(self) -> set[TopicPartition]:
+        """The partitions being read."""
+        return set(self._assigned)
+
+    def topics(self) -> set[str]:
+        """Names of all topics of the log."""
+        return set(self._log.admin.list_topics())
+
+    def partitions_for_topic(self, topic: str) -> set[int]:
+        """The numbers of the topic's partitions."""
+        return {part.tp.partition for part in self._log.topic(topic).partitions}
+
+    # -- reading
+
+    def poll(self, timeout_ms: float = 0, max_records: int | None = None) -> dict[TopicPartition, list[Record]]:
+        """The next records, at most max_records (max_poll_records) of them; waits up to timeout_ms for the first.
+
+        {} when the time is over or wakeup was called.  Raises CorruptRecordError, OffsetOutOfRangeError,
+        NoOffsetForPartitionError; the position then stays where it was.
+        """
+        limit = self._config["max_poll_records"] if max_records is None else max_records
+        if limit < 1:
+            raise ValueError(f"max_records must be 1 or more, not {limit}")
+        with self._alone():
+            return self._wait_for(lambda: self._take(limit), timeout_ms / 1000) or {}
+
+    def poll_columns(self, timeout_ms: float = 0, max_bytes: int = 1 << 26) -> list[Columns]:
+        """The next records as columns, about max_bytes of them in all; [] when the time is over."""
+        with self._alone():
+            return self._wait_for(lambda: self._take_columns(max_bytes), timeout_ms / 1000) or []
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Record:
+        """The next record; waits for it, at most consumer_timeout_ms.  The position moves record by record."""
+        current = self._current
+        if current is not None:
+            at = current.at
+            if at < len(current.buffered):
+                current.at = at + 1
+                return current.buffered[at]
+        with self._alone():
+            seconds = self._config["consumer_timeout_ms"] / 1000
+            current = self._wait_for(self._next_assigned, seconds)
+            if current is None:
+                raise StopIteration
+            self._current = current
+            current.at += 1
+            return current.buffered[current.at - 1]
+
+    def wakeup(self) -> None:
+        """End the poll that waits, or else the next one; a for loop ends.  From any thread or signal handler."""
+        self._woken = True
+        self._log.bell.ring()
+
+    # -- positions
+
+    def position(self, tp: TopicPartition) -> int:
+        """Offset of the next record to be handed out."""
+        assigned = self._of(tp)
+        return self._reader(assigned).position if assigned.position is None else assigned.position
+
+    def seek(self, tp: TopicPartition, offset: int) -> None:
+        """Go on from `offset`.  One out of range is noticed by the next poll, and handled as auto_offset_reset says."""
+        if type(offset) is not int:
+            raise TypeError(f"an offset is an int, not {offset!r}")
+        if offset < 0:
+            raise ValueError(f"an offset is not negative: {offset}")
+        with self._alone():
+            self._seek(self._of(tp), offset)
+
+    def seek_to_beginning(self, *tps: TopicPartition) -> None:
+        """Go to the log start of these partitions, or of all that are assigned."""
+        with self._alone():
+            for assigned in self._some(tps):
+                self._seek(assigned, assigned.partition.native.state().log_start_offset)
+
+    def seek_to_end(self, *tps: TopicPartition) -> None:
+        """Go to the end of these partitions, or of all that are assigned."""
+        with self._alone():
+            for assigned in self._some(tps):
+                self._seek(assigned, assigned.partition.end_offset(self._config["isolation_level"]))
+
+    def beginning_offsets(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """Where each partition begins."""
+        return {tp: self._partition(tp).native.state().log_start_offset for tp in tps}
+
+    def end_offsets(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """Where each partition ends: the offset that the next record gets; read_committed: the last stable offset."""
+        return {tp: self._partition(tp).end_offset(self._config["isolation_level"]) for tp in tps}
+
+    def offsets_for_times(
+        self, timestamps: Mapping[TopicPartition, int]
+    ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
+        """The first record, in offset order, at or after each timestamp (ms); None: there is none that late."""
+        answers: dict[TopicPartition, OffsetAndTimestamp | None] = {}
+        for tp, timestamp in timestamps.items():
+            if type(timestamp) is not int or timestamp < 0:
+                raise ValueError(f"a timestamp is an integer of milliseconds, not {timestamp!r}")
+            found = self._partition(tp).find_time(timestamp)
+            answers[tp] = None if found is None else OffsetAndTimestamp(*found)
+        return answers
+
+    def highwater(self, tp: TopicPartition) -> int:
+        """The log end offset of an assigned partition."""
+        return self._of(tp).partition.native.state().log_end_offset
+
+    def lag(self) -> dict[TopicPartition, int]:
+        """How many offsets lie between the position and the end, for each assigned partition."""
+        ends = self.end_offsets(list(self._assigned))
+        return {tp: end - self.position(tp) for tp, end in ends.items()}
+
+    def pause(self, *tps: TopicPartition) -> None:
+        """Hand nothing out of these partitions until resume."""
+        for tp in tps:
+            self._of(tp).paused = True
+        self._current = None
+
+    def resume(self, *tps: TopicPartition) -> None:
+        """Hand records out again."""
+        for tp in tps:
+            self._of(tp).paused = False
+
+    def paused(self) -> set[TopicPartition]:
+        """The partitions that are paused."""
+        return {tp for tp, assigned in self._assigned.items() if assigned.paused}
+
+    # -- closing
+
+    def close(self) -> None:
+        """Give the partitions up."""
+        if self._closed is not None:
+            return
+        self._closed = ClosedError
+        self._assigned = {}
+        self._current = None
+        self._log.remove_handle(self)
+        self._log.bell.ring()
+
+    def mark_forked(self, error: type[PylogError]) -> None:
+        """In a forked child: nothing here may be used."""
+        self._closed = error
+        self._assigned = {}
+        self._current = None
+        self._busy = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        names = ", ".join(f"{topic}-{number}" for topic, number in sorted(self._assigned))
+        return f"<Consumer of {names or 'nothing'}{', closed' if self._closed else ''}>"
+
+    # -- inside
+
+    def _check_open(self) -> None:
+        if self._closed is not None:
+            raise self._closed("the consumer is closed" if self._closed is ClosedError else self._log.fork_message)
+        self._log.check_open()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._busy.acquire(blocking=False):
+            raise ConcurrentUseError("the consumer is in use by another thread; give each thread one of its own")
+        try:
+            self._check_open()
+            yield
+        finally:
+            self._busy.release()
+
+    def _wait_for(self, take: Callable[[], T | None], seconds: float) -> T | None:
+        """What `take` gives, once it gives something; None when the time is over or wakeup was called."""
+        deadline = time.monotonic() + seconds
+        while True:
+            seen = self._log.bell.read()  # before looking: what comes after it ends the sleep
+            if self._woken:
+                self._woken = False
+                return None
+            self._follow_topics()
+            taken = take()
+            if taken:
+                return taken
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return None
+            self._log.bell.wait(seen, min(left, SLEEP_SECONDS_MAX))
+            self._check_open()
+
+    def _take(self, limit: int) -> dict[TopicPartition, list[Record]]:
+        taken: dict[TopicPartition, list[Record]] = {}
+        for assigned in self._in_turn():
+            try:
+                self._fill(assigned)
+            except PylogError:
+                if not taken:
+                    raise
+                break  # what was read comes first; the next poll meets the error again
+            part = assigned.buffered[assigned.at : assigned.at + limit]
+            if not part:
+                continue
+            taken[assigned.partition.tp] = part
+            assigned.at += len(part)
+            limit -= len(part)
+            if limit == 0:
+                break
+        return taken
+
+    def _take_columns(self, bytes_max: int) -> list[Columns]:
+        taken: list[Columns] = []
+        for assigned in self._in_turn():
+            while bytes_max > 0:
+                try:
+                    columns = self._columns(assigned, min(bytes_max, FETCH_BYTES))
+                except PylogError:
+                    if not taken:
+                        raise
+                    return taken
+                if columns is None:
+                    break
+                taken.append(columns)
+                bytes_max -= int(columns.key.lengths.sum(dtype="i8") + columns.value.lengths.sum(dtype="i8"))
+                bytes_max -= 8 * len(columns)
+        return taken
+
+    def _columns(self, assigned: _Assigned, bytes_max: int) -> Columns | None:
+        position = assigned.position
+        if position is not None and assigned.at < len(assigned.buffered):
+            self._seek(assigned, position)
+        while True:
+            reader = self._reader(assigned)
+            try:
+                return reader.columns(bytes_max)
+            except OffsetOutOfRangeError:
+                if self._config["auto_offset_reset"] == "none":
+                    raise
+                self._seek_by_reset(assigned)
+
+    def _next_assigned(self) -> _Assigned | None:
+        for assigned in self._in_turn():
+            self._fill(assigned)
+            if assigned.at < len(assigned.buffered):
+                return assigned
+        return None
+
+    def _in_turn(self) -> list[_Assigned]:
+        """The partitions that are not paused, a different one first each time."""
+        ready = [assigned for assigned in self._assigned.values() if not assigned.paused]
+        if len(ready) > 1:
+            self._turn = (self._turn + 1) % len(ready)
+            ready = ready[self._turn :] + ready[: self._turn]
+        return ready
+
+    def _fill(self, assigned: _Assigned) -> None:
+        while assigned.at >= len(assigned.buffered):
+            reader = self._reader(assigned)
+            try:
+                assigned.buffered = reader.records(
+                    FETCH_BYTES, key_deserializer=self._key, value_deserializer=self._value
+                )
+                assigned.at = 0
+                return
+            except OffsetOutOfRangeError:
+                if self._config["auto_offset_reset"] == "none":
+                    raise
+                self._seek_by_reset(assigned)
+
+    def _reader(self, assigned: _Assigned) -> Reader:
+        if assigned.reader is None:
+            if self._config["auto_offset_reset"] == "none":
+                topic, number = assigned.partition.tp
+                raise NoOffsetForPartitionError(f"{topic}-{number}: no position, and auto_offset_reset is 'none'")
+            self._seek_by_reset(assigned)
+        assert assigned.reader is not None
+        return assigned.reader
+
+    def _seek_by_reset(self, assigned: _Assigned) -> None:
+        if self._config["auto_offset_reset"] == "earliest":
+            self._seek(assigned, assigned.partition.native.state().log_start_offset)
+        else:
+            self._seek(assigned, assigned.partition.end_offset(self._config["isolation_level"]))
+
+    def _seek(self, assigned: _Assigned, offset: int) -> None:
+        assigned.seek(
+            assigned.partition.reader(
+                offset, isolation_level=self._config["isolation_level"], check_crcs=self._config["check_crcs"]
+            )
+        )
+        if self._current is assigned:
+            self._current = None
+
+    def _follow_topics(self) -> None:
+        """Take up what was added to the topics subscribed to, and let go of what was deleted."""
+        if self._generation == self._log.generation:
+            return
+        self._generation = self._log.generation
+        if self._topics is None and self._pattern is None:
+            return
+        topics = list(self._log.topics.values())
+        self._assign([part for topic in topics if self._subscribed(topic.name) for part in list(topic.partitions)])
+
+    def _subscribed(self, topic: str) -> bool:
+        if self._pattern is not None:
+            return self._pattern.fullmatch(topic) is not None
+        return self._topics is not None and topic in self._topics
+
+    def _assign(self, partitions: Collection[Partition]) -> None:
+        before, self._assigned = self._assigned, {}
+        self._current = None
+        for partition in partitions:
+            kept = before.get(partition.tp)
+            same = kept is not None and kept.partition is partition
+            assigned = kept if kept is not None and same else _Assigned(partition)
+            self._assigned[partition.tp] = assigned
+            # "latest" means from now on, not from whenever the first poll comes.
+            if assigned.reader is None and self._config["auto_offset_reset"] == "latest":
+                self._seek_by_reset(assigned)
+
+    def _of(self, tp: TopicPartition) -> _Assigned:
+        self._check_open()
+        assigned = self._assigned.get(tp)
+        if assigned is None:
+            raise IllegalStateError(f"{tp} is not assigned to this consumer")
+        return assigned
+
+    def _some(self, tps: Collection[TopicPartition]) -> list[_Assigned]:
+        return [self._of(tp) for tp in tps] if tps else list(self._assigned.values())
+
+    def _partition(self, tp: TopicPartition) -> Partition:
+        self._check_open()
+        topic, number = tp
+        return self._log.topic(topic).partition(number)

@@ -1,0 +1,253 @@
+"""A data directory: its lock, its clean-shutdown mark, its checkpoints, its topics' settings.
+
+Kafka's own files: `.lock`, `.kafka_cleanshutdown`, `recovery-point-offset-checkpoint`, `log-start-offset-checkpoint`,
+`replication-offset-checkpoint`, and `<topic>-<partition>/` with `partition.metadata` and `leader-epoch-checkpoint`.
+Ours: `pylog.topics`, a plain file that a broker leaves alone:
+    {"version": 1, "topics": {"orders": {"partitions": 2, "config": {"segment_bytes": 1048576}, "dense": true}}}
+A topic without an entry (a broker made it) has default settings.
+
+Small files are replaced whole: written beside, fsynced, renamed, the directory fsynced.
+"""
+
+import base64
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import struct
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ._errors import CorruptRecordError, InvalidTopicError, LogLockedError
+from ._types import TopicPartition
+
+CLEAN_MARK = ".kafka_cleanshutdown"
+LOCK = ".lock"
+TOPICS = "pylog.topics"
+RECOVERY_POINTS = "recovery-point-offset-checkpoint"
+LOG_STARTS = "log-start-offset-checkpoint"
+HIGH_WATERMARKS = "replication-offset-checkpoint"
+BROKER_MARK = "meta.properties"
+
+TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+PARTITION_DIRECTORY = re.compile(r"([a-zA-Z0-9._-]{1,249})-(0|[1-9][0-9]{0,9})")
+DELETED_DIRECTORY = re.compile(r".+\.[0-9a-f]{32}-delete")
+FLOCK = struct.Struct("@hhqqi4x")
+
+
+def check_topic_name(topic: object) -> str:
+    """Return the name; raise InvalidTopicError unless it is legal in Kafka and so cannot leave the directory."""
+    if not isinstance(topic, str):
+        raise TypeError(f"a topic's name is a str, not {type(topic).__name__}")
+    if not TOPIC_NAME.fullmatch(topic) or topic in (".", ".."):
+        raise InvalidTopicError(
+            f"{topic[:300]!r} is no topic name: 1 to 249 of the characters a-z A-Z 0-9 . _ - and not '.' or '..'"
+        )
+    return topic
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Put a file in place whole and durably."""
+    temporary = path.with_name(path.name + ".tmp")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    with open(fd, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    sync_directory(path.parent)
+
+
+def read_epochs(path: Path) -> list[tuple[int, int]]:
+    """(epoch, start offset) pairs of a leader-epoch-checkpoint; empty where there is none or it makes no sense."""
+    try:
+        _, _, *lines = path.read_text().split("\n")
+        return [(int(epoch), int(start)) for epoch, start in (line.split() for line in lines if line)]
+    except (OSError, ValueError):
+        return []
+
+
+class DirectoryLock:
+    """The exclusive lock on `.lock`: Kafka's broker takes the same, so neither opens what the other has open."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path / LOCK
+        self.fd = -1
+
+    def acquire(self) -> None:
+        """Take the lock or raise LogLockedError at once."""
+        while True:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            try:
+                self._lock(fd)
+            except BaseException:
+                os.close(fd)
+                raise
+            # A broker removes the file when it stops: a lock on a removed file locks nobody out.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(fd), os.stat(self._path)):
+                    self.fd = fd
+                    return
+            os.close(fd)
+
+    def _lock(self, fd: int) -> None:
+        if not hasattr(fcntl, "F_OFD_SETLK"):
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise LogLockedError(f"{self._path.parent} is in use by another process") from None
+            return
+        wanted = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wanted)
+        except (BlockingIOError, PermissionError):
+            # GETLK tells the process of a broker's lock; -1 for an open-file-description lock such as ours.
+            pid = FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, wanted)[: FLOCK.size])[4]
+            owner = f"process {pid} (a Kafka broker?)" if pid > 0 else "another pylog, in this or another process"
+            raise LogLockedError(f"{self._path.parent} is in use by {owner}", pid) from None
+
+    def release(self) -> None:
+        """Give the lock up."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class Directory:
+    """The files of a data directory outside of the partitions' logs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    # -- clean mark
+
+    def read_clean_mark(self) -> int | None:
+        """The broker epoch in the clean-shutdown mark; None: there is no mark."""
+        try:
+            mark = json.loads((self.path / CLEAN_MARK).read_bytes() or b"{}")
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            return -1
+        epoch = mark.get("brokerEpoch", -1) if isinstance(mark, dict) else -1
+        return epoch if isinstance(epoch, int) else -1
+
+    def remove_clean_mark(self) -> None:
+        """Durably: the directory counts as unclean from here on."""
+        (self.path / CLEAN_MARK).unlink(missing_ok=True)
+        sync_directory(self.path)
+
+    def write_clean_mark(self, broker_epoch: int) -> None:
+        """The last thing that a clean close writes."""
+        replace_file(self.path / CLEAN_MARK, json.dumps({"version": 0, "brokerEpoch": broker_epoch}, separators=(",", ":")))
+
+    # -- checkpoints
+
+    def read_checkpoint(self, name: str) -> dict[TopicPartition, int]:
+        """`topic partition offset` lines; empty where the file is missing.
+
+        Raises CorruptRecordError for a file that is there and makes no sense.
+        """
+        try:
+            version, count, *lines = (self.path / name).read_text().split("\n")
+        except FileNotFoundError:
+            return {}
+        except ValueError:
+            raise CorruptRecordError("not a checkpoint: version, count and lines expected", name) from None
+        offsets = {}
+        try:
+            if int(version) != 0:
+                raise ValueError(f"version {version}")
+            for line in lines[: int(count)]:
+                topic, partition, offset = line.split(" ")
+                offsets[TopicPartition(topic, int(partition))] = int(offset)
+        except ValueError as error:
+            raise CorruptRecordError(f"not a checkpoint: {error}", name) from None
+        return offsets
+
+    def write_checkpoint(self, name: str, offsets: Mapping[TopicPartition, int]) -> None:
+        """Replace a checkpoint durably."""
+        lines = [f"{tp.topic} {tp.partition} {offset}" for tp, offset in sorted(offsets.items())]
+        replace_file(self.path / name, "\n".join(["0", str(len(lines)), *lines, ""]))
+
+    # -- topics
+
+    def made_by_broker(self) -> bool:
+        """Whether a broker has this directory as its own: then its settings are not ours to know."""
+        return (self.path / BROKER_MARK).exists()
+
+    def partitions(self) -> dict[str, list[int]]:
+        """The topics and their partitions' numbers, from the directories that are there."""
+        found: dict[str, list[int]] = {}
+        for entry in os.scandir(self.path):
+            match = PARTITION_DIRECTORY.fullmatch(entry.name)
+            if match and match[1] not in (".", "..") and entry.is_dir(follow_symlinks=False):
+                found.setdefault(match[1], []).append(int(match[2]))
+        return {topic: sorted(numbers) for topic, numbers in sorted(found.items())}
+
+    def read_topics(self) -> dict[str, dict[str, Any]]:
+        """The entries of pylog.topics."""
+        try:
+            content = json.loads((self.path / TOPICS).read_text())
+            if content["version"] != 1:
+                raise ValueError(f"version {content['version']} is not known")
+            topics: dict[str, dict[str, Any]] = content["topics"]
+        except FileNotFoundError:
+            return {}
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptRecordError(f"the topics' settings cannot be read: {error!r}", TOPICS) from None
+        return topics
+
+    def write_topics(self, topics: Mapping[str, Mapping[str, Any]]) -> None:
+        """Replace pylog.topics durably."""
+        replace_file(self.path / TOPICS, json.dumps({"version": 1, "topics": topics}, indent=1) + "\n")
+
+    def make_partition(self, tp: TopicPartition, topic_id: str) -> None:
+        """Make a partition's directory with the two small files that a broker expects; nothing if it is there."""
+        path = self.partition_path(tp)
+        path.mkdir(exist_ok=True)
+        if not (path / "partition.metadata").exists():
+            replace_file(path / "partition.metadata", f"version: 0\ntopic_id: {topic_id}")
+        if not (path / "leader-epoch-checkpoint").exists():
+            replace_file(path / "leader-epoch-checkpoint", "0\n1\n0 0\n")
+        sync_directory(self.path)
+
+    def partition_path(self, tp: TopicPartition) -> Path:
+        """Where the partition's files are."""
+        return self.path / f"{tp.topic}-{tp.partition}"
+
+    def remove_partitions(self, tps: Iterable[TopicPartition]) -> None:
+        """Rename the directories out of the way, durably, then delete them."""
+        doomed = []
+        for tp in tps:
+            path = self.partition_path(tp)
+            to = path.with_name(f"{path.name[:200]}.{uuid.uuid4().hex}-delete")
+            path.rename(to)
+            doomed.append(to)
+        sync_directory(self.path)
+        for path in doomed:
+            shutil.rmtree(path)
+
+    def finish_removals(self) -> None:
+        """Delete what an interrupted removal has left."""
+        for entry in os.scandir(self.path):
+            if DELETED_DIRECTORY.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+
+
+def new_topic_id() -> str:
+    """A random topic id as Kafka writes it: 22 characters of base64url."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")

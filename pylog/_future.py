@@ -1,0 +1,217 @@
+"""What send gives back: futures, each one record's place in the batch that it was sent in."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from ._errors import KafkaTimeoutError
+from ._native import FutureBase
+from ._types import RecordMetadata, TopicPartition
+
+if TYPE_CHECKING:
+    from ._producer import Lane, Producer
+
+T = TypeVar("T")
+
+# A batch's way: its records are buffered, then appended to the log; done means acknowledged as acks says, or failed.
+_wake = threading.Condition()
+
+
+class Batch:
+    """One record batch on its way, shared by its records' futures.
+
+    Fields are written by the thread that writes the batch, under the producer's lock, before `done` is set.
+    """
+
+    __slots__ = ("base_offset", "callbacks", "done", "error", "lane", "producer", "seen", "timestamp")
+
+    def __init__(self, producer: Producer, lane: Lane) -> None:
+        self.producer = producer
+        self.lane = lane
+        self.base_offset = -1
+        self.timestamp = -1  # what the log gave; -1: the records keep their own
+        self.error: BaseException | None = None
+        self.done = False
+        self.seen = False  # somebody has got the error, or will by a callback
+        self.callbacks: list[Callable[[], object]] | None = None
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """Mark as acknowledged or failed, wake those who wait, run callbacks."""
+        with _wake:
+            self.error = error
+            self.done = True
+            callbacks, self.callbacks = self.callbacks, None
+            _wake.notify_all()
+        for callback in callbacks or ():
+            _run(callback)
+
+    def call_when_done(self, callback: Callable[[], object]) -> None:
+        """Run `callback` in the producer's thread once done; at once if it is."""
+        with _wake:
+            if not self.done:
+                if self.callbacks is None:
+                    self.callbacks = []
+                self.callbacks.append(callback)
+                return
+        _run(callback)
+
+    def wait(self, timeout: float | None) -> None:
+        """Send without waiting for linger, and wait until done."""
+        if not self.done:
+            self.producer.push(self)
+        if not self.done:
+            with _wake:
+                if not _wake.wait_for(lambda: self.done, timeout):
+                    raise KafkaTimeoutError(f"not acknowledged within {timeout} s")
+
+    def result(self) -> None:
+        """Raise the batch's error, if it has one; it then counts as seen."""
+        if self.error is not None:
+            self.seen = True
+            raise self.error
+
+
+def _run(callback: Callable[[], object]) -> None:
+    try:
+        callback()
+    except Exception:  # noqa: BLE001 - one user's callback must not take others' results with it
+        sys.excepthook(*sys.exc_info())
+
+
+class _Verbs(Generic[T]):
+    """The verbs of kafka-python's and concurrent.futures' futures, over _batches and _value."""
+
+    __slots__ = ()
+
+    def _batches(self) -> list[Batch]:
+        raise NotImplementedError
+
+    def _value(self) -> T:
+        raise NotImplementedError
+
+    def get(self, timeout: float | None = None) -> T:
+        """Send now if still buffered, wait for the acknowledgement, and return where the record went.
+
+        timeout in seconds, None: for ever.  Raises what sending failed with, or KafkaTimeoutError.
+        """
+        for batch in self._batches():
+            batch.wait(timeout)
+        for batch in self._batches():
+            batch.result()
+        return self._value()
+
+    def result(self, timeout: float | None = None) -> T:
+        """The same as get."""
+        return self.get(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait as get does; return the error, or None."""
+        for batch in self._batches():
+            batch.wait(timeout)
+        for batch in self._batches():
+            if batch.error is not None:
+                batch.seen = True
+                return batch.error
+        return None
+
+    def done(self) -> bool:
+        """Whether get would return at once."""
+        return all(batch.done for batch in self._batches())
+
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
+        """Call fn(self) once done, in the thread that sends; it must not wait for this producer."""
+        left = len(self._batches())
+
+        def one_done() -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                fn(self)
+
+        for batch in self._batches():
+            batch.seen = True
+            batch.call_when_done(one_done)
+        if not self._batches():
+            fn(self)
+
+    def add_callback(self, fn: Callable[..., object], *args: Any, **kwargs: Any) -> Any:
+        """Call fn(*args, value, **kwargs) on success, as kafka-python does.  Returns self."""
+
+        def succeeded(_: object) -> None:
+            if not any(batch.error for batch in self._batches()):
+                fn(*args, self._value(), **kwargs)
+
+        seen = [batch.seen for batch in self._batches()]
+        self.add_done_callback(succeeded)
+        for batch, was in zip(self._batches(), seen, strict=True):
+            batch.seen = was  # a callback for success alone sees no error
+        return self
+
+    def add_errback(self, fn: Callable[..., object], *args: Any, **kwargs: Any) -> Any:
+        """Call fn(*args, error, **kwargs) on failure.  Returns self."""
+
+        def failed(_: object) -> None:
+            for batch in self._batches():
+                if batch.error is not None:
+                    fn(*args, batch.error, **kwargs)
+                    return
+
+        self.add_done_callback(failed)
+        return self
+
+    def __await__(self) -> Generator[Any, None, T]:
+        """Wait without blocking the event loop."""
+        if self.done():
+            return self.get()
+        loop = asyncio.get_running_loop()
+        return (yield from loop.run_in_executor(None, self.get).__await__())
+
+
+class Future(_Verbs[RecordMetadata], FutureBase):
+    """The place of one record that was sent.  get, result, exception, callbacks, await."""
+
+    __slots__ = ()
+
+    batch: Batch
+
+    def _batches(self) -> list[Batch]:
+        return [self.batch]
+
+    def _value(self) -> RecordMetadata:
+        batch = self.batch
+        offset = batch.base_offset + self.index if batch.base_offset >= 0 else -1
+        timestamp = batch.timestamp if batch.timestamp >= 0 else self.timestamp
+        return RecordMetadata(*batch.lane.tp, offset, timestamp)
+
+    def __repr__(self) -> str:
+        state = "failed" if self.batch.error else "done" if self.batch.done else "pending"
+        return f"<Future of {self.batch.lane.tp}, {state}>"
+
+
+class ManyFuture(_Verbs["dict[TopicPartition, list[range]]"]):
+    """The places of many records: a dict of TopicPartition -> ranges of offsets, in the order sent."""
+
+    __slots__ = ("_pieces",)
+
+    def __init__(self, pieces: list[tuple[Batch, int, int]]) -> None:
+        self._pieces = pieces  # batch, first index in it, records
+
+    def _batches(self) -> list[Batch]:
+        return [batch for batch, _, _ in self._pieces]
+
+    def _value(self) -> dict[TopicPartition, list[range]]:
+        ranges: dict[TopicPartition, list[range]] = {}
+        for batch, index, count in self._pieces:
+            of = ranges.setdefault(batch.lane.tp, [])
+            if batch.base_offset < 0:
+                continue
+            start = batch.base_offset + index
+            if of and of[-1].stop == start:
+                of[-1] = range(of[-1].start, start + count)
+            else:
+                of.append(range(start, start + count))
+        return ranges

@@ -1,0 +1,531 @@
+"""A data directory that is open: topics, partitions, and the handles that use them."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self, Unpack
+
+from . import _directory, _native
+from ._admin import Admin
+from ._background import Background
+from ._columns import Columns, Scan
+from ._config import ConsumerConfig, ProducerConfig, TopicConfig, check_topic_config
+from ._directory import Directory, DirectoryLock
+from ._errors import (
+    ClosedError,
+    ForkError,
+    IllegalStateError,
+    InvalidConfigurationError,
+    PylogError,
+    StorageError,
+    UnknownTopicOrPartitionError,
+)
+from ._partition import Partition, iterate
+from ._producer import Producer
+from ._serializers import resolve_deserializer
+from ._topic import Topic
+from ._types import De, Isolation, Record, Start, TopicPartition
+
+if TYPE_CHECKING:
+    from ._consumer import Consumer
+
+FETCH_BYTES = 1 << 20
+CHECKPOINT_SECONDS = 10.0
+
+_open_logs: set[Log] = set()
+
+
+class _Handle(Protocol):
+    def close(self) -> None: ...
+    def mark_forked(self, error: type[PylogError]) -> None: ...
+
+
+def open(  # noqa: A001 - as sqlite3 and dbm call it
+    url: str | PathLike[str] = "pylog-data",
+    *,
+    read_only: bool = False,
+    flush_ms: int | None = 1000,
+    auto_create_topics: bool = True,
+    num_partitions: int = 1,
+    **topic_defaults: Unpack[TopicConfig],
+) -> Log:
+    """Open a data directory, making it if it is not there.
+
+    url: the directory.  read_only: change no file, take no lock; what a crash has left is only not shown.  flush_ms: how
+    long a record may be in memory only, None: the operating system decides.  auto_create_topics: sending to a topic that
+    does not exist makes it, with num_partitions partitions.  Other keywords are settings (TopicConfig) for topics made
+    through this handle.
+
+    Raises LogLockedError where another process has it open, StorageError where the system refuses, CorruptRecordError
+    where small files make no sense.
+    """
+    return Log(
+        url,
+        read_only=read_only,
+        flush_ms=flush_ms,
+        auto_create_topics=auto_create_topics,
+        num_partitions=num_partitions,
+        **topic_defaults,
+    )
+
+
+class Log:
+    """An open data directory.  Thread-safe; close it, or use it in `with`.  Not to be used in a forked child."""
+
+    fork_message = "this handle was opened by the parent process; call pylog.open again in the child"
+
+    def __init__(
+        self,
+        url: str | PathLike[str],
+        *,
+        read_only: bool,
+        flush_ms: int | None,
+        auto_create_topics: bool,
+        num_partitions: int,
+        **topic_defaults: Unpack[TopicConfig],
+    ) -> None:
+        _check_open_options(read_only, flush_ms, auto_create_topics, num_partitions)
+        check_topic_config(topic_defaults)
+        path = Path(os.fspath(url))
+        if "://" in str(url):
+            raise InvalidConfigurationError(f"{url!s}: only directories can be opened by this version of pylog")
+        self.url = str(path)
+        self.read_only = read_only
+        self.topics: dict[str, Topic] = {}
+        self.generation = 0  # raised when topics or partitions come or go
+        self.background = Background(f"pylog {path.name}")
+        self.bell = _native.Bell()
+        self.admin = Admin(self)
+        self.directory = Directory(path)
+        self._auto_create = auto_create_topics
+        self._num_partitions = num_partitions
+        self._topic_defaults = dict(topic_defaults)
+        self._flush_ms = flush_ms
+        self._lock = threading.RLock()
+        self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()
+        self._state: type[IllegalStateError] | None = None
+        self._dirty: set[Partition] = set()
+        self._flushing = False
+        self._checkpointing = False
+        self._directory_lock = DirectoryLock(path)
+        self._open_directory()
+        _open_logs.add(self)
+
+    # -- opening
+
+    def _open_directory(self) -> None:
+        path = self.directory.path
+        if self.read_only:
+            if not path.is_dir():
+                raise StorageError(2, "no such directory", str(path))
+        else:
+            path.mkdir(parents=True, exist_ok=True)
+            self._directory_lock.acquire()
+        try:
+            self._load()
+        except BaseException:
+            for topic in self.topics.values():
+                for partition in topic.partitions:
+                    partition.abandon()
+            self._directory_lock.release()
+            raise
+
+    def _load(self) -> None:
+        directory = self.directory
+        mark = directory.read_clean_mark()
+        self._broker_epoch = -1 if mark is None else mark
+        self._clean = mark is not None
+        self._recovery_points = directory.read_checkpoint(_directory.RECOVERY_POINTS)
+        self._log_starts = directory.read_checkpoint(_directory.LOG_STARTS)
+        self._entries = directory.read_topics()
+        if not self.read_only:
+            directory.remove_clean_mark()
+            directory.finish_removals()
+            self.admin.finish_interrupted()
+        by_broker = directory.made_by_broker()
+        for name, numbers in directory.partitions().items():
+            entry = self._entries.get(name, {})
+            dense = bool(entry.get("dense", False)) and not by_broker
+            topic = Topic(name, entry.get("config", {}), dense)
+            self.topics[name] = topic
+            for number in numbers:
+                if number != len(topic.partitions):
+                    break  # a partition is missing: those behind it cannot be told from other topics' leavings
+                self.add_partition(topic)
+        if not self._clean and not self.read_only:
+            for topic in self.topics.values():
+                for partition in topic.partitions:
+                    partition.native  # noqa: B018 - opened now: recovered before anybody appends
+
+    def add_partition(self, topic: Topic) -> None:
+        """Put the topic's next partition, whose directory is there, into the list."""
+        tp = TopicPartition(topic.name, len(topic.partitions))
+        topic.partitions.append(Partition(tp, lambda: self._open_partition(topic, tp)))
+
+    def _open_partition(self, topic: Topic, tp: TopicPartition) -> _native.NativeLog:
+        path = self.directory.partition_path(tp)
+        epochs = _directory.read_epochs(path / "leader-epoch-checkpoint")
+        recovery_point = self._recovery_points.get(tp, 0)
+        log_start = self._log_starts.get(tp, -1)
+        native = _native.NativeLog(
+            str(path),
+            config=topic.config,
+            dense=topic.dense,
+            recovery_point=recovery_point,
+            log_start_offset=log_start,
+            leader_epoch=epochs[-1][0] if epochs else 0,
+            clean=self._clean,
+            read_only=self.read_only,
+            bell=self.bell,
+        )
+        if not epochs and not self.read_only:
+            start = native.state().log_start_offset
+            _directory.replace_file(path / "leader-epoch-checkpoint", f"0\n1\n0 {start}\n")
+        return native
+
+    # -- handles
+
+    def producer(self, **config: Unpack[ProducerConfig]) -> Producer:
+        """A producer; see ProducerConfig."""
+        self.check_writable()
+        return Producer(self, **config)
+
+    def consumer(self, *topics: str, **config: Unpack[ConsumerConfig]) -> Consumer:
+        """A consumer of all partitions of `topics`, or of none until assign or subscribe is called."""
+        from ._consumer import Consumer
+
+        return Consumer(self, *topics, **config)
+
+    def add_handle(self, handle: _Handle) -> None:
+        """Close the handle when the log is closed."""
+        self.check_open()
+        self._handles.add(handle)
+
+    def remove_handle(self, handle: _Handle) -> None:
+        """The handle was closed."""
+        self._handles.discard(handle)
+
+    # -- reading
+
+    def read(
+        self,
+        topic: str,
+        partition: int | None = None,
+        start: Start = "earliest",
+        end: Start | None = "latest",
+        *,
+        isolation_level: Isolation = "read_uncommitted",
+        key_deserializer: De | None = None,
+        value_deserializer: De | None = None,
+    ) -> Iterator[Record]:
+        """The records of a topic, partition after partition, without a consumer.
+
+        start, end: "earliest", "latest", a datetime with a timezone, an offset (one partition), or a mapping of
+        TopicPartition to offset.  end is exclusive and fixed now; None follows the log, its partitions interleaved.
+        Raises UnknownTopicOrPartitionError, OffsetOutOfRangeError, CorruptRecordError.
+        """
+        key = resolve_deserializer(key_deserializer, option="key_deserializer")
+        value = resolve_deserializer(value_deserializer, option="value_deserializer")
+        if end is None:
+            return self._follow(topic, partition, start, isolation_level, key_deserializer, value_deserializer)
+        parts = self._bounds(topic, partition, start, end, isolation_level)
+        return self._read(parts, isolation_level, key, value)
+
+    def _read(
+        self, parts: list[tuple[Partition, int, int]], isolation_level: Isolation, key: Any, value: Any
+    ) -> Iterator[Record]:
+        for part, first, last in parts:
+            reader = part.reader(first, isolation_level=isolation_level)
+            yield from iterate(reader, last, FETCH_BYTES, key, value)
+
+    def _follow(
+        self,
+        topic: str,
+        partition: int | None,
+        start: Start,
+        isolation_level: Isolation,
+        key_deserializer: De | None,
+        value_deserializer: De | None,
+    ) -> Iterator[Record]:
+        parts = self._bounds(topic, partition, start, "latest", isolation_level)
+        consumer = self.consumer(
+            isolation_level=isolation_level, key_deserializer=key_deserializer, value_deserializer=value_deserializer
+        )
+        consumer.assign([part.tp for part, _, _ in parts])
+        for part, first, _ in parts:
+            consumer.seek(part.tp, first)
+        return consumer
+
+    def scan(
+        self,
+        topic: str,
+        partition: int | None = None,
+        start: Start = "earliest",
+        end: Start = "latest",
+        *,
+        isolation_level: Isolation = "read_uncommitted",
+    ) -> Scan:
+        """The records as Columns: numpy views over the mapped segments, for iteration or Arrow.  Bounds as in read."""
+        parts = self._bounds(topic, partition, start, end, isolation_level)
+
+        def chunks() -> Iterator[Columns]:
+            for part, first, last in parts:
+                reader = part.reader(first, isolation_level=isolation_level)
+                while reader.position < last and (columns := reader.columns(FETCH_BYTES)) is not None:
+                    if columns.offset[-1] >= last:
+                        columns = columns.cut(0, int(columns.offset.searchsorted(last)))
+                    if len(columns):
+                        yield columns
+
+        return Scan(chunks)
+
+    def _bounds(
+        self, topic: str, partition: int | None, start: Start, end: Start, isolation_level: Isolation
+    ) -> list[tuple[Partition, int, int]]:
+        found = self.topic(topic)
+        parts = found.partitions if partition is None else [found.partition(partition)]
+        return [
+            (part, self._offset(part, start, len(parts), isolation_level), self._offset(part, end, len(parts), isolation_level))
+            for part in parts
+        ]
+
+    def _offset(self, part: Partition, where: Start, count: int, isolation_level: Isolation) -> int:
+        state = part.native.state()
+        end = part.end_offset(isolation_level)
+        if where == "earliest":
+            return state.log_start_offset
+        if where == "latest":
+            return end
+        if isinstance(where, datetime):
+            if where.tzinfo is None:
+                raise ValueError(f"{where!r} has no timezone; use datetime.now(timezone.utc) or the like")
+            found = part.find_time(int(where.timestamp() * 1000))
+            return end if found is None else min(found[0], end)
+        if isinstance(where, Mapping):
+            return int(where.get(part.tp, state.log_start_offset))
+        if isinstance(where, int) and not isinstance(where, bool):
+            if count > 1:
+                raise ValueError(f"topic {part.tp.topic} has {count} partitions: an offset needs one of them")
+            return where
+        raise TypeError(f"start and end are an offset, a datetime, 'earliest', 'latest' or a mapping, not {where!r}")
+
+    # -- topics
+
+    def topic(self, name: str) -> Topic:
+        """The topic, or UnknownTopicOrPartitionError."""
+        self.check_open()
+        found = self.topics.get(name)
+        if found is None:
+            _directory.check_topic_name(name)
+            raise UnknownTopicOrPartitionError(f"there is no topic {name!r} in {self.url}")
+        return found
+
+    def topic_for_sending(self, name: str) -> Topic:
+        """The topic, made if it is not there and auto_create_topics is on."""
+        if name not in self.topics and self._auto_create and not self.read_only:
+            self.admin.create_topic(name, self._num_partitions, exist_ok=True)
+        return self.topic(name)
+
+    @property
+    def topic_defaults(self) -> dict[str, Any]:
+        """Settings that topics made through this handle get."""
+        return dict(self._topic_defaults)
+
+    @property
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """What pylog.topics holds; for Admin."""
+        return self._entries
+
+    # -- durability
+
+    def flush(self) -> None:
+        """All that was appended so far is on the disk when this returns.  Raises what flush of a producer raises."""
+        self.check_open()
+        for handle in list(self._handles):
+            if isinstance(handle, Producer):
+                handle.push_all()
+        for topic in list(self.topics.values()):
+            for partition in topic.partitions:
+                if partition.is_open:
+                    partition.native.flush()
+        if not self.read_only:
+            self._write_recovery_points()
+
+    def flushed_offsets(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """Up to where (exclusive) each partition is known to be on the disk."""
+        return {tp: self.topic(tp[0]).partition(tp[1]).native.state().flushed_offset for tp in tps}
+
+    def note_append(self, partition: Partition, rolled: bool) -> None:
+        """A batch was appended: see that it is flushed in time, and a rolled segment soon."""
+        self._dirty.add(partition)
+        if rolled and not self._checkpointing:
+            self._checkpointing = True
+            self.background.after(0, self._checkpoint)
+        if self._flush_ms is not None and not self._flushing:
+            self._flushing = True
+            self.background.after(self._flush_ms / 1000, self._flush_dirty)
+
+    def _flush_dirty(self) -> None:
+        self._flushing = False
+        dirty, self._dirty = self._dirty, set()
+        for partition in dirty:
+            try:
+                partition.native.flush()
+            except ClosedError:
+                continue  # deleted meanwhile
+        if not self._checkpointing:
+            self._checkpointing = True
+            self.background.after(CHECKPOINT_SECONDS, self._checkpoint)
+
+    def _checkpoint(self) -> None:
+        self._checkpointing = False
+        self._flush_dirty()
+        with self._lock:
+            if self._state is None:
+                self._write_recovery_points()
+
+    def _states(self) -> dict[TopicPartition, _native.LogState]:
+        return {
+            part.tp: part.native.state() for topic in self.topics.values() for part in topic.partitions if part.is_open
+        }
+
+    def _write_recovery_points(self) -> None:
+        with self._lock:
+            points = self._kept(self._recovery_points)
+            points.update((tp, state.flushed_offset) for tp, state in self._states().items())
+            self._recovery_points = points
+            self.directory.write_checkpoint(_directory.RECOVERY_POINTS, points)
+
+    def _kept(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """Those of partitions that are there."""
+        return {
+            tp: offset
+            for tp, offset in offsets.items()
+            if tp.topic in self.topics and tp.partition < len(self.topics[tp.topic].partitions)
+        }
+
+    def write_log_starts(self, starts: Mapping[TopicPartition, int]) -> None:
+        """Durably: records below were deleted; before any file of theirs goes."""
+        with self._lock:
+            self._log_starts = self._kept({**self._log_starts, **starts})
+            self.directory.write_checkpoint(_directory.LOG_STARTS, self._log_starts)
+
+    # -- closing
+
+    def check_open(self) -> None:
+        """Raise ClosedError or ForkError unless the log can be used."""
+        if self._state is not None:
+            raise self._state(self.fork_message if self._state is ForkError else f"{self.url} is closed")
+
+    def check_writable(self) -> None:
+        """Raise unless the log was opened for writing."""
+        self.check_open()
+        if self.read_only:
+            raise IllegalStateError(f"{self.url} was opened read_only")
+
+    def close(self) -> None:
+        """Close all handles, write what is buffered, and leave the directory as a clean shutdown does.
+
+        Raises the first error; the log is closed all the same, but then without the clean-shutdown mark.
+        """
+        if self._state is not None:
+            if self._state is ForkError:
+                self.check_open()
+            return
+        errors: list[Exception] = []
+        for handle in list(self._handles):
+            _collect(errors, handle.close)
+        self.background.stop()
+        with self._lock:
+            if self._state is not None:
+                return
+            self._state = ClosedError
+            _open_logs.discard(self)
+            states: dict[TopicPartition, _native.LogState] = {}
+            _collect(errors, lambda: states.update(self._states()))
+            damaged = False
+            for topic in self.topics.values():
+                for part in topic.partitions:
+                    before = len(errors)
+                    _collect(errors, part.close)
+                    damaged |= len(errors) > before
+            if not self.read_only and not damaged:
+                _collect(errors, lambda: self._leave_clean(states))
+            self._directory_lock.release()
+        if errors:
+            raise errors[0]
+
+    def _leave_clean(self, states: Mapping[TopicPartition, _native.LogState]) -> None:
+        ends = {tp: state.log_end_offset for tp, state in states.items()}
+        points = {**self._kept(self._recovery_points), **ends}
+        self.directory.write_checkpoint(_directory.RECOVERY_POINTS, points)
+        marks = self._kept(self.directory.read_checkpoint(_directory.HIGH_WATERMARKS))
+        self.directory.write_checkpoint(_directory.HIGH_WATERMARKS, {**marks, **ends})
+        self.directory.write_clean_mark(self._broker_epoch)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Log {self.url}{', read_only' if self.read_only else ''}{', closed' if self._state else ''}>"
+
+    def mark_forked(self) -> None:
+        """In a forked child: give up the lock's descriptor, which would keep the parent's lock alive, and every handle."""
+        if self._state is None:
+            self._state = ForkError
+            self._directory_lock.release()
+            for handle in list(self._handles):
+                handle.mark_forked(ForkError)
+
+
+def _collect(errors: list[Exception], function: Any) -> None:
+    try:
+        function()
+    except Exception as error:
+        errors.append(error)
+
+
+def _check_open_options(read_only: Any, flush_ms: Any, auto_create_topics: Any, num_partitions: Any) -> None:
+    for name, value in (("read_only", read_only), ("auto_create_topics", auto_create_topics)):
+        if not isinstance(value, bool):
+            raise InvalidConfigurationError(f"{name} must be True or False, not {value!r}")
+    if flush_ms is not None and not (isinstance(flush_ms, int | float) and flush_ms >= 0):
+        raise InvalidConfigurationError(f"flush_ms must be None or milliseconds, not {flush_ms!r}")
+    if type(num_partitions) is not int or num_partitions < 1:
+        raise InvalidConfigurationError(f"num_partitions must be an integer from 1, not {num_partitions!r}")
+
+
+def _close_at_exit() -> None:
+    """What is buffered is not lost by forgetting to close; what cannot be written is said aloud."""
+    for log in list(_open_logs):
+        try:
+            log.close()
+        except Exception as error:
+            print(f"pylog: closing {log.url} at exit failed: {type(error).__name__}: {error}", file=sys.stderr)
+
+
+def _forget_in_child() -> None:
+    for log in list(_open_logs):
+        log.mark_forked()
+    _open_logs.clear()
+
+
+atexit.register(_close_at_exit)
+os.register_at_fork(after_in_child=_forget_in_child)
+
+__all__ = ["FETCH_BYTES", "Log", "open"]
+

@@ -1,0 +1,178 @@
+"""A partition: its native log, and the way from stored batches to columns and records."""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from . import _native
+from ._columns import Columns
+from ._compression import decompress
+from ._errors import ClosedError, CorruptRecordError
+from ._types import De, Record, TopicPartition
+
+# A compressed batch that holds more than this is refused: whoever wrote it wants memory, not records.
+BLOCK_BYTES_MAX = 256 << 20
+
+
+class Partition:
+    """One partition of a topic, open in this process."""
+
+    def __init__(self, tp: TopicPartition, opener: Callable[[], _native.NativeLog]) -> None:
+        self.tp = tp
+        self._opener = opener
+        self._native: _native.NativeLog | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @property
+    def native(self) -> _native.NativeLog:
+        """Its log in the engine, opened when it is first needed."""
+        native = self._native
+        if native is None:
+            with self._lock:
+                if self._closed:
+                    raise ClosedError(f"{self.tp.topic}-{self.tp.partition} is closed")
+                native = self._native = self._native or self._opener()
+        return native
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything of it was needed yet."""
+        return self._native is not None and not self._closed
+
+    def close(self) -> None:
+        """Close its log as a clean shutdown does."""
+        with self._lock:
+            self._closed = True
+            if self._native is not None:
+                self._native.close()
+
+    def abandon(self) -> None:
+        """Let go of its log without writing anything."""
+        with self._lock:
+            self._closed = True
+            if self._native is not None:
+                self._native.abandon()
+
+    def __repr__(self) -> str:
+        return f"Partition({self.tp.topic}-{self.tp.partition})"
+
+    def end_offset(self, isolation_level: str) -> int:
+        """Where a reader of this isolation level comes to the end."""
+        state = self.native.state()
+        return state.last_stable_offset if isolation_level == "read_committed" else state.log_end_offset
+
+    def reader(self, offset: int, *, isolation_level: str = "read_uncommitted", check_crcs: bool = True) -> "Reader":
+        """Read from `offset` on."""
+        flags = _native.CHECK_CRCS if check_crcs else 0
+        if isolation_level == "read_committed":
+            flags |= _native.READ_COMMITTED
+        return Reader(self, offset, flags)
+
+    def find_time(self, timestamp: int) -> tuple[int, int] | None:
+        """Offset and timestamp of the first record, in offset order, with a timestamp >= `timestamp`; None: none."""
+        start = self.native.state().log_start_offset
+        flags = _native.CHECK_CRCS | _native.CONTROL
+        while (batch_offset := self.native.find_time(timestamp, start)) >= 0:
+            reader = Reader(self, max(batch_offset, start), flags)
+            decoded = reader.decode(1)
+            if decoded is None:
+                return None
+            found = np.flatnonzero(decoded.timestamp >= timestamp)
+            if len(found):
+                return int(decoded.offset[found[0]]), int(decoded.timestamp[found[0]])
+            start = reader.position  # compaction has taken the record that the batch's maxTimestamp speaks of
+        return None
+
+
+class Reader:
+    """A position in a partition that moves on chunk by chunk.  Not thread-safe."""
+
+    def __init__(self, partition: Partition, position: int, flags: int) -> None:
+        self.partition = partition
+        self.position = position
+        self._flags = flags
+        self._cursor = _native.new_cursor()
+        self._log_append_time = False
+
+    def decode(self, bytes_max: int) -> _native.DecodedRecords | None:
+        """The next records, about bytes_max of them or one batch; None at the end.  The position moves behind them."""
+        while True:
+            chunk = self.partition.native.fetch(self.position, bytes_max, self._flags, self._cursor)
+            if chunk.records == 0:
+                self.position = chunk.next_offset
+                return None
+            decoded = self._decode_chunk(chunk)
+            self._log_append_time = chunk.log_append_time
+            first = 0
+            if chunk.first_offset < self.position:  # the position lies inside the first batch
+                first = int(np.searchsorted(decoded.offset, self.position))
+                decoded = decoded.cut(first, chunk.records)
+            self.position = chunk.next_offset
+            if first < chunk.records:
+                return decoded
+
+    def columns(self, bytes_max: int) -> Columns | None:
+        """The next records as columns; None at the end."""
+        decoded = self.decode(bytes_max)
+        if decoded is None:
+            return None
+        return Columns(self.partition.tp, decoded)
+
+    def records(
+        self, bytes_max: int, *, key_deserializer: De | None = None, value_deserializer: De | None = None
+    ) -> list[Record]:
+        """The next records; empty at the end."""
+        decoded = self.decode(bytes_max)
+        if decoded is None:
+            return []
+        topic, partition = self.partition.tp
+        return _native.records(
+            topic,
+            partition,
+            int(self._log_append_time),
+            decoded.data,
+            decoded.offset,
+            decoded.timestamp,
+            decoded.key_at,
+            decoded.key_bytes,
+            decoded.value_at,
+            decoded.value_bytes,
+            decoded.headers_at,
+            key_deserializer=key_deserializer,
+            value_deserializer=value_deserializer,
+        )
+
+    def _decode_chunk(self, chunk: _native.Chunk) -> _native.DecodedRecords:
+        file = self._file(chunk)
+        if chunk.codec == 0:
+            return _native.decode_chunk(chunk, file)
+        header = _native.parse_batch(chunk.data)
+        assert header is not None  # fetch has checked it
+        try:
+            block = decompress(
+                chunk.codec, chunk.data[_native.BATCH_HEADER_BYTES :].data, bytes_max=BLOCK_BYTES_MAX
+            )
+        except ValueError as error:
+            raise CorruptRecordError(str(error), file, chunk.position, header.base_offset) from error
+        return _native.decode_block(header, block, file, chunk.position)
+
+    def _file(self, chunk: _native.Chunk) -> str:
+        topic, partition = self.partition.tp
+        return f"{topic}-{partition}/{chunk.raw.segment_base:020d}.log"
+
+
+def iterate(
+    reader: Reader, end: int, bytes_max: int, key_deserializer: Any = None, value_deserializer: Any = None
+) -> Iterator[Record]:
+    """The records from the reader's position up to `end` (exclusive)."""
+    while reader.position < end:
+        records = reader.records(bytes_max, key_deserializer=key_deserializer, value_deserializer=value_deserializer)
+        if not records:
+            return
+        if records[-1].offset < end:
+            yield from records
+        else:
+            yield from (record for record in records if record.offset < end)

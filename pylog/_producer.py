@@ -1,0 +1,596 @@
+"""The producer: records are encoded into their partition's open batch as they are sent, and appended batch by batch.
+
+A batch is begun by the first record, and appended when the next record does not fit, when it has waited linger_ms, when
+somebody asks for its result, and at flush and close.  Whoever finds it full appends it himself, so a producer that is
+faster than the disk waits for the disk, and memory stays bounded without a queue.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, Unpack
+
+import numpy as np
+
+from . import _native
+from ._compression import CODECS, check_codec, compress
+from ._config import ProducerConfig, producer_config
+from ._errors import (
+    ClosedError,
+    MessageSizeTooLargeError,
+    PylogError,
+    UnknownTopicOrPartitionError,
+)
+from ._future import Batch, Future, ManyFuture
+from ._partition import Partition
+from ._serializers import resolve_serializer
+from ._types import Column, Headers, TopicPartition
+
+if TYPE_CHECKING:
+    from ._log import Log
+    from ._topic import Topic
+
+BATCH_BYTES_MIN = 128
+
+
+class Lane:
+    """A producer's way into one partition: the open batch, and batches that wait for the disk."""
+
+    __slots__ = ("builder", "partition", "topic", "tp", "unflushed")
+
+    def __init__(self, topic: Topic, partition: Partition, batch_size: int) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.tp: TopicPartition = partition.tp
+        self.builder = _native.BatchBuilder(max(min(batch_size, topic.batch_bytes_max), BATCH_BYTES_MIN))
+        self.unflushed: list[Batch] = []
+
+
+class _Route:
+    """A topic as a producer sees it."""
+
+    def __init__(self, topic: Topic, config: dict[str, Any]) -> None:
+        self.topic = topic
+        self.lanes = [Lane(topic, partition, config["batch_size"]) for partition in topic.partitions]
+        partitioner = config["partitioner"]
+        self.sender = _native.TopicSender(
+            Future,
+            tuple(lane.builder for lane in self.lanes),
+            partitioner in ("default", "key"),
+            partitioner in ("default", "round_robin") and not topic.compacted,
+        )
+
+
+class Producer:
+    """Sends records to topics.  Thread-safe.  Made by Log.producer(); options are api names, see ProducerConfig."""
+
+    def __init__(self, log: Log, **config: Unpack[ProducerConfig]) -> None:
+        self._config = producer_config(config)
+        self._log = log
+        self._lock = threading.RLock()
+        self._routes: dict[str, _Route] = {}
+        self._quick: dict[str, _native.TopicSender] = {}
+        self._generation = log.generation
+        self._open_lanes: dict[int, Lane] = {}
+        self._unflushed_lanes: dict[int, Lane] = {}
+        self._failed: list[Batch] = []
+        self._ticking = False
+        self._closed: type[PylogError] | None = None
+        self._acks = self._config["acks"]
+        self._partitioner = self._config["partitioner"]
+        self._key_serializer = resolve_serializer(self._config["key_serializer"], option="key_serializer")
+        self._value_serializer = resolve_serializer(self._config["value_serializer"], option="value_serializer")
+        self._codec = CODECS[self._config["compression_type"] or "none"]
+        check_codec(self._codec)
+        self._plain = (
+            self._key_serializer is None and self._value_serializer is None and not callable(self._partitioner)
+        )
+        log.add_handle(self)
+
+    # -- sending
+
+    def send(
+        self,
+        topic: str,
+        value: Any = None,
+        key: Any = None,
+        headers: Headers | None = None,
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+    ) -> Future:
+        """Send one record; its place is known through the future that is returned.
+
+        value, key: bytes-like or None, or what the serializers take; headers: (str, bytes or None) pairs; timestamp_ms:
+        milliseconds since 1970, None: now.  Raises TypeError for other types, UnknownTopicOrPartitionError,
+        InvalidTopicError, MessageSizeTooLargeError, ClosedError, ForkError.
+        """
+        sender = self._quick.get(topic)
+        if sender is not None:
+            future = sender.send(value, key, headers, partition, timestamp_ms)
+            if future is not None:
+                return future  # type: ignore[return-value]
+        return self._send_slow(topic, value, key, headers, partition, timestamp_ms)
+
+    def _send_slow(
+        self, topic: str, value: Any, key: Any, headers: Headers | None, partition: int | None, timestamp: int | None
+    ) -> Future:
+        if key is not None and self._key_serializer is not None:
+            key = self._key_serializer(key)
+        if value is not None and self._value_serializer is not None:
+            value = self._value_serializer(value)
+        with self._lock:
+            route = self._route(topic)
+            if key is None and route.topic.compacted:
+                raise ValueError(f"topic {topic} is compacted: a record needs a key")
+            lane = route.lanes[self._choose(route, key, value, partition)]
+            builder = lane.builder
+            batch = builder.owner
+            if batch is not None:
+                future = builder.append_future(Future, batch, value, key, headers, timestamp)
+                if future is not None:
+                    return future
+                self._append(lane)
+            batch = Batch(self, lane)
+            try:
+                future = builder.append_future(Future, batch, value, key, headers, timestamp)
+                assert future is not None  # an empty batch takes any record
+                self._check_size(lane)
+            except BaseException:
+                builder.clear()
+                raise
+            self._begin(lane, batch)
+            return future
+
+    def send_many(
+        self,
+        topic: str,
+        values: Iterable[Any],
+        keys: Iterable[Any] | None = None,
+        *,
+        partition: int | None = None,
+        timestamps_ms: Iterable[int] | None = None,
+        headers: Headers | None = None,
+    ) -> ManyFuture:
+        """Send many records: the same as send for each, several times as fast.
+
+        keys and timestamps_ms have as many items as values; headers go with every record.  Nothing is sent if an item is
+        of the wrong type.  Without keys, records go to the partitions in turn.
+        """
+        values = self._serialized(values, self._value_serializer)
+        keys = None if keys is None else self._serialized(keys, self._key_serializer)
+        timestamps = None if timestamps_ms is None else _as_list(timestamps_ms)
+        for name, column in (("keys", keys), ("timestamps_ms", timestamps)):
+            if column is not None and len(column) != len(values):
+                raise ValueError(f"{name} has {len(column)} items, values has {len(values)}")
+        _native.check_values(values, "values")
+        if keys is not None:
+            _native.check_values(keys, "keys")
+        with self._lock:
+            route = self._route(topic)
+            if route.topic.compacted and (keys is None or None in keys):
+                raise ValueError(f"topic {topic} is compacted: a record needs a key")
+            pieces: list[tuple[Batch, int, int]] = []
+            for number, rows in self._spread(route, values, keys, partition):
+                self._extend(
+                    route.lanes[number],
+                    _pick(values, rows),
+                    None if keys is None else _pick(keys, rows),
+                    None if timestamps is None else _pick(timestamps, rows),
+                    headers,
+                    pieces,
+                )
+        return ManyFuture(pieces)
+
+    def send_columns(
+        self,
+        topic: str,
+        values: Column,
+        keys: Column | None = None,
+        *,
+        timestamps_ms: Column | None = None,
+        partition: int | None = None,
+    ) -> ManyFuture:
+        """Send columns without making Python objects of their values.
+
+        values, keys: a numpy array of fixed width (S, V or a structured dtype, or a 2-dimensional uint8 array with a row a
+        record), or anything Arrow of binary or string type, nulls allowed.  timestamps_ms: int64 milliseconds,
+        datetime64, or Arrow timestamps.  Without `partition`, a topic of several partitions gets its records in turn, or
+        by key.
+        """
+        value_column = _bytes_column("values", values)
+        key_column = None if keys is None else _bytes_column("keys", keys)
+        timestamps = None if timestamps_ms is None else _timestamp_column(timestamps_ms)
+        for name, length in (
+            ("keys", None if key_column is None else len(key_column[1])),
+            ("timestamps_ms", None if timestamps is None else len(timestamps)),
+        ):
+            if length is not None and length != len(value_column[1]):
+                raise ValueError(f"{name} has {length} items, values has {len(value_column[1])}")
+        with self._lock:
+            route = self._route(topic)
+            if route.topic.compacted and (key_column is None or bool((key_column[2] < 0).any())):
+                raise ValueError(f"topic {topic} is compacted: a record needs a key")
+            pieces: list[tuple[Batch, int, int]] = []
+            for number, rows in self._spread_columns(route, value_column, key_column, partition):
+                self._append_columns(
+                    route.lanes[number],
+                    _pick_column(value_column, rows),
+                    None if key_column is None else _pick_column(key_column, rows),
+                    timestamps if timestamps is None or rows is None else np.ascontiguousarray(timestamps[rows]),
+                    pieces,
+                )
+        return ManyFuture(pieces)
+
+    # -- flushing
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Append all that is buffered and wait until it is acknowledged as acks says.
+
+        Raises the first failure that no get, await or callback has seen.  timeout (seconds) is there for Kafka's callers:
+        the disk is waited for whatever it says.
+        """
+        self._check_open()
+        self.push_all()
+        self._raise_unseen()
+
+    def push_all(self) -> None:
+        """Append all open batches; failures are kept for their futures and for flush."""
+        with self._lock:
+            for lane in list(self._open_lanes.values()):
+                self._append(lane)
+        self._flush_lanes()
+
+    def push(self, batch: Batch) -> None:
+        """Append this batch now, if that has not begun."""
+        lane = batch.lane
+        with self._lock:
+            if lane.builder.owner is batch:
+                self._append(lane)
+        self._flush_lanes(lane)
+
+    def close(self) -> None:
+        """Flush, then close.  Raises what flush raises, but is closed then."""
+        if self._closed is not None:
+            return
+        try:
+            self.push_all()
+        finally:
+            with self._lock:
+                self._quick.clear()
+                self._routes.clear()
+                self._closed = ClosedError
+            self._log.remove_handle(self)
+        self._raise_unseen()
+
+    def mark_forked(self, error: type[PylogError]) -> None:
+        """In a forked child: nothing here may be used, nothing be sent twice.  Called with no other thread alive."""
+        self._quick.clear()
+        self._routes.clear()
+        self._closed = error
+        self._lock = threading.RLock()
+
+    def partitions_for(self, topic: str) -> set[int]:
+        """The numbers of the topic's partitions."""
+        with self._lock:
+            return {lane.tp.partition for lane in self._route(topic).lanes}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Producer of {self._log.url}, acks={self._acks!r}{', closed' if self._closed else ''}>"
+
+    # -- inside
+
+    def _check_open(self) -> None:
+        if self._closed is not None:
+            raise self._closed("the producer is closed" if self._closed is ClosedError else self._log.fork_message)
+        self._log.check_open()
+
+    def _route(self, topic: str) -> _Route:
+        self._check_open()
+        if self._generation != self._log.generation:
+            self._forget_changed_topics()
+        route = self._routes.get(topic)
+        if route is None:
+            route = _Route(self._log.topic_for_sending(topic), self._config)
+            self._routes[topic] = route
+            if self._plain and self._partitioner != "random":
+                self._quick[topic] = route.sender
+        return route
+
+    def _forget_changed_topics(self) -> None:
+        self._generation = self._log.generation
+        for name, route in list(self._routes.items()):
+            if self._log.topics.get(name) is not route.topic or len(route.lanes) != len(route.topic.partitions):
+                for lane in route.lanes:
+                    self._append(lane)
+                del self._routes[name]
+                self._quick.pop(name, None)
+
+    def _choose(self, route: _Route, key: Any, value: Any, partition: int | None) -> int:
+        count = len(route.lanes)
+        if partition is not None:
+            return _check_partition(route.topic.name, partition, count)
+        if callable(self._partitioner):
+            chosen = self._partitioner(route.topic.name, key, value, count)
+            return _check_partition(route.topic.name, chosen, count, "the partitioner chose ")
+        if key is not None and self._partitioner in ("default", "key"):
+            return (_native.murmur2(key) & 0x7FFFFFFF) % count
+        if self._partitioner == "key":
+            raise ValueError(f"partitioner 'key' needs a key for each record of topic {route.topic.name}")
+        if self._partitioner == "random":
+            return random.randrange(count)  # noqa: S311 - spreads load, guards nothing
+        return route.sender.turn()
+
+    def _spread(
+        self, route: _Route, values: Sequence[Any], keys: Sequence[Any] | None, partition: int | None
+    ) -> list[tuple[int, Any]]:
+        """(partition, rows) pairs; rows is a slice or a list of indexes."""
+        count = len(route.lanes)
+        if partition is not None:
+            return [(_check_partition(route.topic.name, partition, count), slice(None))]
+        if callable(self._partitioner) or self._partitioner == "random":
+            name = route.topic.name
+            chosen = [self._choose(route, keys[i] if keys else None, value, None) for i, value in enumerate(values)]
+            return _group(np.array(chosen, np.int32), name)
+        if self._partitioner == "key" and (keys is None or None in keys):
+            raise ValueError(f"partitioner 'key' needs a key for each record of topic {route.topic.name}")
+        if count == 1:
+            return [(0, slice(None))]
+        numbers = np.full(len(values), -1, np.int32)
+        if keys is not None and self._partitioner != "round_robin":
+            numbers = np.frombuffer(_native.murmur2_partitions(keys, count), np.int32).copy()
+        return _group(self._take_turns(route, numbers), route.topic.name)
+
+    def _take_turns(self, route: _Route, numbers: Any) -> Any:
+        """Fill in -1, the records without a key, with the partitions in turn."""
+        count, unkeyed = len(route.lanes), np.flatnonzero(numbers < 0)
+        if len(unkeyed):
+            numbers[unkeyed] = (route.sender.turn(len(unkeyed)) + np.arange(len(unkeyed))) % count
+        return numbers
+
+    def _spread_columns(self, route: _Route, values: Any, keys: Any, partition: int | None) -> list[tuple[int, Any]]:
+        count = len(route.lanes)
+        if partition is None and count == 1 and not callable(self._partitioner):
+            return [(0, None)]
+        if partition is not None:
+            return [(_check_partition(route.topic.name, partition, count), None)]
+        key_list = None if keys is None else _native.bytes_list(*keys)
+        value_list = _native.bytes_list(*values) if callable(self._partitioner) else [None] * len(values[1])
+        return self._spread(route, value_list, key_list, None)
+
+    def _serialized(self, items: Iterable[Any], serializer: Any) -> Sequence[Any]:
+        if serializer is None:
+            return _as_list(items)
+        return [None if item is None else serializer(item) for item in items]
+
+    def _extend(
+        self,
+        lane: Lane,
+        values: Sequence[Any],
+        keys: Sequence[Any] | None,
+        timestamps: Sequence[int] | None,
+        headers: Headers | None,
+        pieces: list[tuple[Batch, int, int]],
+    ) -> None:
+        builder, at = lane.builder, 0
+        while at < len(values):
+            batch, begun = builder.owner, False
+            if batch is None:
+                batch, begun = Batch(self, lane), True
+            try:
+                end, index = builder.extend(values, keys, timestamps, headers, at)
+                if begun:
+                    self._check_size(lane)
+            except BaseException:
+                if begun:
+                    builder.clear()
+                raise
+            if begun:
+                self._begin(lane, batch)
+            if end > at:
+                pieces.append((batch, index, end - at))
+            at = end
+            if at < len(values):
+                self._append(lane)
+
+    def _append_columns(
+        self, lane: Lane, values: Any, keys: Any, timestamps: Any, pieces: list[tuple[Batch, int, int]]
+    ) -> None:
+        if lane.builder.owner is not None:
+            self._append(lane)  # records sent before these come before them
+        encoder = _native.ColumnEncoder(lane.builder.bytes_max, values, keys, timestamps, _native.now_ms())
+        at = 0
+        while at < encoder.count:
+            buffer, taken = encoder.encode(at)
+            batch = Batch(self, lane)
+            self._write(lane, batch, buffer)
+            pieces.append((batch, 0, taken))
+            at += taken
+        self._settle_soon()
+
+    def _check_size(self, lane: Lane) -> None:
+        """Refuse a record that is too large by itself; compressed, it may yet fit."""
+        size_bytes = lane.builder.size_bytes
+        if size_bytes <= lane.topic.batch_bytes_max or self._codec_for(lane):
+            return
+        raise MessageSizeTooLargeError(
+            f"a record takes {size_bytes} bytes as a batch, topic {lane.topic.name} takes {lane.topic.batch_bytes_max} "
+            "(max_message_bytes, segment_bytes)"
+        )
+
+    def _begin(self, lane: Lane, batch: Batch) -> None:
+        """The lane's builder holds the first record of `batch`: open it for the quick way, see that it is sent in time."""
+        if self._acks == 0:
+            batch.done = True
+        lane.builder.owner = batch
+        self._open_lanes[id(lane)] = lane
+        if len(self._open_lanes) * self._config["batch_size"] > self._config["buffer_memory"]:
+            for other in list(self._open_lanes.values()):
+                self._append(other)
+        elif not self._ticking:
+            self._ticking = True
+            self._log.background.after(self._config["linger_ms"] / 1000, self._tick)
+
+    def _tick(self) -> None:
+        with self._lock:
+            self._ticking = False
+            if self._closed is not None:
+                return
+        self.push_all()
+
+    def _codec_for(self, lane: Lane) -> int:
+        return self._codec if lane.topic.codec is None else lane.topic.codec
+
+    def _append(self, lane: Lane) -> None:
+        """Give the lane's open batch to the log.  Caller holds the lock.  Failures go to the batch."""
+        self._open_lanes.pop(id(lane), None)
+        if lane.builder.owner is None:
+            return
+        buffer = lane.builder.finish()
+        self._write(lane, buffer.owner, buffer)
+        self._settle_soon()
+
+    def _write(self, lane: Lane, batch: Batch, buffer: Any) -> None:
+        try:
+            codec = self._codec_for(lane)
+            appended = lane.partition.native.append(_compressed(codec, buffer) if codec else buffer)
+        except ClosedError:
+            self._fail(batch, UnknownTopicOrPartitionError(f"topic {lane.topic.name} was deleted"))
+        except BaseException as error:
+            self._fail(batch, error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            batch.base_offset, batch.timestamp = appended.base_offset, appended.timestamp
+            if self._acks == "all":
+                lane.unflushed.append(batch)
+                self._unflushed_lanes[id(lane)] = lane
+            else:
+                batch.finish()
+            self._log.note_append(lane.partition, appended.rolled)
+
+    def _fail(self, batch: Batch, error: BaseException) -> None:
+        self._failed.append(batch)
+        batch.finish(error)
+
+    def _settle_soon(self) -> None:
+        """Batches that full buffers have sent are flushed by the background thread unless somebody does it before."""
+        if self._unflushed_lanes:
+            self._log.background.after(0, self._flush_lanes)
+
+    def _flush_lanes(self, only: Lane | None = None) -> None:
+        """acks="all": wait for the disk, without the lock, so that other threads' appends share the flush."""
+        if not self._unflushed_lanes:
+            return
+        with self._lock:
+            lanes = [lane for lane in self._unflushed_lanes.values() if only is None or lane is only]
+            waiting = [(lane, lane.unflushed) for lane in lanes]
+            for lane in lanes:
+                lane.unflushed = []
+                del self._unflushed_lanes[id(lane)]
+        for lane, batches in waiting:
+            try:
+                lane.partition.native.flush()
+            except BaseException as error:
+                for batch in batches:
+                    self._fail(batch, error)
+                if not isinstance(error, Exception):
+                    raise
+            else:
+                for batch in batches:
+                    batch.finish()
+
+    def _raise_unseen(self) -> None:
+        with self._lock:
+            failed, self._failed = self._failed, []
+        for batch in failed:
+            if not batch.seen and batch.error is not None:
+                batch.seen = True
+                raise batch.error
+
+
+def _check_partition(topic: str, partition: Any, count: int, who: str = "") -> int:
+    if not isinstance(partition, int) or isinstance(partition, bool):
+        raise TypeError(f"{who}partition {partition!r} is no int")
+    if not 0 <= partition < count:
+        raise UnknownTopicOrPartitionError(f"{who}partition {partition}, topic {topic} has 0 to {count - 1}")
+    return partition
+
+
+def _compressed(codec: int, buffer: Any) -> Any:
+    """The batch with its records as one compressed block, or as it is where that is smaller."""
+    view = memoryview(buffer)
+    block = compress(codec, view[_native.BATCH_HEADER_BYTES :])
+    if len(block) >= len(view) - _native.BATCH_HEADER_BYTES:
+        return buffer
+    batch = bytearray(view[: _native.BATCH_HEADER_BYTES])
+    batch += block
+    _native.set_batch_length(batch, codec)
+    return batch
+
+
+def _as_list(items: Iterable[Any]) -> Sequence[Any]:
+    if isinstance(items, str | bytes | bytearray | memoryview):
+        raise TypeError(f"an iterable of records is expected, not one {type(items).__name__}")
+    return items if isinstance(items, list | tuple) else list(items)
+
+
+def _pick(items: Sequence[Any], rows: Any) -> Sequence[Any]:
+    if isinstance(rows, slice):
+        return items if rows == slice(None) else items[rows]
+    return [items[i] for i in rows]
+
+
+def _group(numbers: Any, topic: str) -> list[tuple[int, list[int]]]:
+    """Rows by partition, in their order."""
+    order = np.argsort(numbers, kind="stable")
+    bounds = np.flatnonzero(np.diff(numbers[order])) + 1
+    return [(int(numbers[rows[0]]), rows.tolist()) for rows in np.split(order, bounds) if len(rows)]
+
+
+def _bytes_column(name: str, column: Any) -> tuple[Any, Any, Any]:
+    if hasattr(column, "__arrow_c_array__") or hasattr(column, "__arrow_c_stream__"):
+        from ._arrow import from_arrow
+
+        return from_arrow(column)
+    if not isinstance(column, np.ndarray):
+        raise TypeError(f"{name} must be a numpy array or an Arrow array, not {type(column).__name__}")
+    if column.dtype.kind in "OU" or column.dtype.itemsize == 0:
+        raise TypeError(f"{name}: numpy values of type {column.dtype} have no fixed bytes; use S, V or structured dtypes")
+    rows = np.ascontiguousarray(column)
+    width = rows.nbytes // len(rows) if len(rows) else rows.dtype.itemsize
+    data = rows.reshape(-1).view(np.uint8) if len(rows) else np.empty(0, np.uint8)
+    starts = np.arange(len(rows), dtype=np.int64) * width
+    return data, starts, np.full(len(rows), width, np.int32)
+
+
+def _timestamp_column(column: Any) -> Any:
+    if hasattr(column, "__arrow_c_array__") or hasattr(column, "__arrow_c_stream__"):
+        from ._arrow import timestamps_from_arrow
+
+        return np.ascontiguousarray(timestamps_from_arrow(column), np.int64)
+    array = np.asarray(column)
+    if array.dtype.kind == "M":
+        array = array.astype("datetime64[ms]").view(np.int64)
+    if array.dtype.kind not in "iu" or array.ndim != 1:
+        raise TypeError(f"timestamps_ms must be integers or datetime64 in one dimension, not {array.dtype}")
+    array = np.ascontiguousarray(array, np.int64)
+    if len(array) and int(array.min()) < 0:
+        raise ValueError(f"timestamps_ms: item {int(array.argmin())} is negative: {int(array.min())}")
+    return array
+
+
+def _pick_column(column: tuple[Any, Any, Any], rows: Any) -> tuple[Any, Any, Any]:
+    if rows is None or (isinstance(rows, slice) and rows == slice(None)):
+        return column
+    return column[0], np.ascontiguousarray(column[1][rows]), np.ascontiguousarray(column[2][rows])

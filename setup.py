@@ -7,7 +7,7 @@ from setuptools import Extension, setup
 
 sys.path.insert(0, str(Path(__file__).parent / "csrc"))
 
-from build_ffi import compiler_flags  # noqa: E402  (lives beside the C sources)
+from build_ffi import compiler_flags  # beside the C sources
 
 compile_args, link_args = compiler_flags()
 sources = sorted(str(path) for path in Path("csrc/python").glob("*.c"))

@@ -169,7 +169,7 @@ def _with_json_values(contender: Contender) -> Contender:
 
 
 def _json_values(count: int, value_bytes: int) -> Iterator[bytes]:
-    noise = random.Random(JSON_SEED)  # noqa: S311 - filler, no secret
+    noise = random.Random(JSON_SEED)
     for number in range(count):
         event = {
             "id": number,

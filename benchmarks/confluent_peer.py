@@ -1,5 +1,5 @@
 """confluent-kafka as a peer, against the broker that librdkafka keeps in memory for tests."""
-# ruff: noqa: D102, D107 - a peer's methods are Peer's, documented there
+# ruff: noqa: D102 - a peer's methods are Peer's, documented there
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def distinct_values(count: int, value_bytes: int) -> list[bytes]:
     """``count`` different values of exactly ``value_bytes`` bytes, the same in every run; 8 bytes are the least."""
     if value_bytes < 8:
         raise ValueError(f"value_bytes is {value_bytes}; distinct values need at least 8")
-    noise = random.Random(VALUES_SEED)  # noqa: S311 - filler, no secret
+    noise = random.Random(VALUES_SEED)
     return [i.to_bytes(8, "big") + noise.randbytes(value_bytes - 8) for i in range(count)]
 
 

@@ -114,7 +114,7 @@ def _lookups(name: str, look_up: Callable[[Pylog, int], None]) -> Contender:
                 first_ms = FIRST_TIMESTAMP_MS + start
                 store.producer.send_many(TOPIC, batch, timestamps_ms=range(first_ms, first_ms + len(batch)))
                 store.producer.flush()  # a batch of its own, so that a lookup reads batch_records records
-            chance = random.Random(LOOKUPS_SEED)  # noqa: S311 - the same lookups every time
+            chance = random.Random(LOOKUPS_SEED)
             offsets = [chance.randrange(count) for _ in range(LOOKUPS)]
             seconds = _each(lambda offset: look_up(store, offset), offsets)
         return latency_figures(seconds)

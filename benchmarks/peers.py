@@ -2,7 +2,7 @@
 
 Peers outside the standard library are imported when they are made, so that the others run without them.
 """
-# ruff: noqa: D102, D105, D107 - a peer's methods are Peer's, documented there
+# ruff: noqa: D102 - a peer's methods are Peer's, documented there
 
 from __future__ import annotations
 

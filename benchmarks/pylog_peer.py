@@ -3,7 +3,7 @@
 ``flush_ms=None`` leaves the moment of writing pages to the disk to the operating system, as it is for the peers; the
 CRC of every batch is written and checked. acks is 1: handed to the page cache.
 """
-# ruff: noqa: D102, D107 - a peer's methods are Peer's, documented there
+# ruff: noqa: D102 - a peer's methods are Peer's, documented there
 
 from __future__ import annotations
 

@@ -22,7 +22,22 @@ const char *batch_walk_next(batch_walk *walk, bool check_crc, batch_header *out)
     return NULL;
 }
 
-bool batch_walk_resync(batch_walk *walk) {
+const char *batch_walk_step(batch_walk *walk, batch_header *out) {
+    batch_walk before = *walk;
+    const char *problem = batch_walk_next(walk, false, out);
+    if (problem != NULL) return problem;
+    if (walk->bytes - walk->position >= BATCH_HEADER_BYTES) {
+        batch_header next;
+        batch_header_load(walk->data + walk->position, &next);
+        if (batch_header_check(&next, walk->bytes - walk->position) == NULL && next.base_offset == walk->next_offset)
+            return NULL;
+    }
+    *walk = before;
+    return batch_walk_next(walk, true, out);
+}
+
+/* Moves to the next position that holds a whole batch with a right CRC, not before next_offset. */
+static bool find_batch(batch_walk *walk, batch_header *out) {
     while (walk->position + BATCH_HEADER_BYTES < walk->bytes) {
         walk->position++;
         const uint8_t *from = walk->data + walk->position + BATCH_MAGIC_AT;
@@ -32,12 +47,45 @@ bool batch_walk_resync(batch_walk *walk) {
         if (walk->bytes - walk->position < BATCH_HEADER_BYTES) break;
         batch_walk probe = *walk;
         probe.dense = false; /* what was lost leaves a gap */
-        batch_header header;
-        if (batch_walk_next(&probe, true, &header) == NULL) {
-            walk->next_offset = header.base_offset;
+        if (batch_walk_next(&probe, true, out) == NULL) return true;
+    }
+    return false;
+}
+
+/* Whether the headers go on without a fault to the end, or for as long as no misplaced piece of a log would. */
+static bool run_holds(batch_walk *walk) {
+    enum { RUN_BYTES_MIN = 1 << 20 };
+    int64_t begin = walk->position;
+    batch_header header;
+    while (walk->position < walk->bytes && walk->position - begin < RUN_BYTES_MIN)
+        if (batch_walk_next(walk, false, &header) != NULL) return false;
+    return true;
+}
+
+bool batch_walk_resync(batch_walk *walk) {
+    batch_walk search = *walk, first, chosen;
+    batch_header header;
+    int64_t first_end_offset = 0;
+    bool found = false;
+    while (find_batch(&search, &header)) {
+        batch_walk behind = search;
+        behind.next_offset = header.base_offset;
+        chosen = behind;
+        if (run_holds(&behind)) {
+            /* What was found before it is kept only if it is in order; else it was put there from farther on. */
+            *walk = found && first_end_offset <= header.base_offset ? first : chosen;
             return true;
         }
+        if (!found) {
+            first = chosen;
+            first_end_offset = behind.next_offset;
+            found = true;
+        }
+        search.position = behind.position - 1; /* the one that broke the run may be the right one */
     }
-    walk->position = walk->bytes;
-    return false;
+    if (found)
+        *walk = first;
+    else
+        walk->position = walk->bytes;
+    return found;
 }

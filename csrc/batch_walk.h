@@ -20,8 +20,13 @@ typedef struct batch_walk {
  * walk stays where it is), or NULL.  Not to be called at the end (position == bytes). */
 const char *batch_walk_next(batch_walk *walk, bool check_crc, batch_header *out);
 
+/* The same, for who wants to pass a batch: its length and offsets are believed where the batch that follows goes on from
+ * them, and else only if its CRC is right. */
+const char *batch_walk_step(batch_walk *walk, batch_header *out);
+
 /* From a damaged place on: moves to the next position that holds a whole batch with a right CRC and an offset that goes
- * on.  Returns false, with the walk at its end, where there is none. */
+ * on, but passes batches that are out of order with the run behind them: a piece of the log that was written to the
+ * wrong place.  Returns false, with the walk at its end, where there is none. */
 bool batch_walk_resync(batch_walk *walk);
 
 #endif

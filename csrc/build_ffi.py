@@ -1,4 +1,4 @@
-"""Builds pylog._core: cffi reads the declarations between the cdef marks of pylog.h, the C compiler the whole header."""
+"""Builds pylog._core: cffi reads what stands between the cdef marks of pylog.h, the C compiler the whole header."""
 
 import os
 import re

@@ -34,6 +34,7 @@ struct plog_log {
     producer_state producers; /* append lock */
     bool torn;                /* append lock: a failed append may have left bytes behind the end */
     txn_list aborted;         /* list lock */
+    int32_t truncations;      /* list lock: how many there were; a cursor from before one is void */
     bool aborted_known;       /* list lock: `aborted` was made and is kept up to date */
     bool appended;            /* append lock: something was written since it was opened */
 

@@ -46,6 +46,7 @@ static plog_status truncate_locked(plog_log *log, int64_t offset, plog_error *er
     /* Readers first: what goes away must not be handed out any more.  Newest files first: a crash in between leaves a
      * shorter log without a hole. */
     atomic_store_explicit(&log->log_end_offset, end, memory_order_release);
+    log->truncations = log->truncations < INT32_MAX - 1 ? log->truncations + 1 : 0;
     while (log->segment_count > at + 1 && status == PLOG_OK) {
         status = log_remove_files(log, log_active(log)->base_offset, error);
         if (status == PLOG_OK) segment_free(log->segments[--log->segment_count]);

@@ -103,7 +103,7 @@ static plog_status visit_swap(void *context, const char *name, plog_error *error
     if (mapping != NULL) {
         batch_walk walk = {mapping->data, bytes, 0, base, false};
         batch_header header;
-        while (walk.position < walk.bytes && batch_walk_next(&walk, false, &header) == NULL)
+        while (walk.position < walk.bytes && batch_walk_step(&walk, &header) == NULL)
             last_offset = batch_last_offset(&header);
         plog_mapping_release(mapping);
     }

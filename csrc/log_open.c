@@ -6,6 +6,7 @@
  *     Otherwise: the segment that holds the recovery point and all behind it are walked; from the recovery point
  *     on every CRC is checked.  At the first bad byte there, that segment is cut and later ones are removed.  Damage
  *     below the recovery point is counted, left, and stepped over: it was on the disk once, so it is no torn tail.
+ *     Where the log ends below the recovery point it goes on in a new segment there: no offset is given twice.
  *  4. Index files that are missing, and those of walked segments, are written anew from the log.
  *  5. Producer state comes from the newest snapshot and the log behind it.
  *
@@ -59,10 +60,9 @@ static plog_status settle_segment(plog_log *log, const log_segment *segment, plo
 }
 
 /* Walks a segment, counts its batches in fresh indexes, and cuts it where it goes bad at or behind the recovery point.
- * *next_offset_out is where the log goes on behind it; damage that reaches to the segment's end hides offsets up to
- * end_offset_min. */
+ * *next_offset_out is where the log goes on behind it. */
 static plog_status recover_segment(plog_log *log, log_segment *segment, int64_t recovery_point,
-                                   int64_t end_offset_min, plog_recovery *recovery, int64_t *next_offset_out, bool *cut_out,
+                                   plog_recovery *recovery, int64_t *next_offset_out, bool *cut_out,
                                    plog_error *error) {
     int64_t bytes = segment_bytes(segment);
     plog_status status = segment_map(segment, &log->directory, bytes, error);
@@ -72,11 +72,14 @@ static plog_status recover_segment(plog_log *log, log_segment *segment, int64_t 
     *next_offset_out = segment->base_offset;
     if (status != PLOG_OK || bytes == 0) return status;
     batch_walk walk = {segment->mapping->data, bytes, 0, segment->base_offset, log->options.dense};
+    bool below = segment->base_offset < recovery_point;
     while (status == PLOG_OK && walk.position < bytes) {
         int64_t position = walk.position;
-        bool below = walk.next_offset < recovery_point;
+        /* A batch ended at the recovery point.  An offset that jumps over it, where gaps are allowed, is more likely
+         * a changed one: no reason to cut what lies behind. */
+        if (walk.next_offset == recovery_point || (walk.dense && walk.next_offset > recovery_point)) below = false;
         batch_header header;
-        const char *problem = batch_walk_next(&walk, !below, &header);
+        const char *problem = below ? batch_walk_step(&walk, &header) : batch_walk_next(&walk, true, &header);
         if (!below) recovery->scanned_bytes += walk.position - position;
         if (problem == NULL) {
             status = segment_count_batch(segment, &log->directory, &header, position,
@@ -84,7 +87,6 @@ static plog_status recover_segment(plog_log *log, log_segment *segment, int64_t 
         } else if (below) {
             recovery->damaged++;
             batch_walk_resync(&walk);
-            if (walk.position == bytes && walk.next_offset < end_offset_min) walk.next_offset = end_offset_min;
         } else {
             *cut_out = true;
             recovery->truncated_bytes += bytes - position;
@@ -113,7 +115,7 @@ static plog_status drop_segments(plog_log *log, int64_t from, plog_recovery *rec
 
 /* Offsets below end_offset_min were given out, and their records were on the disk. */
 static plog_status recover(plog_log *log, int64_t recovery_point, int64_t end_offset_min, plog_recovery *recovery,
-                           int64_t *first_out, plog_error *error) {
+                           int64_t *first_out, bool *end_lost_out, plog_error *error) {
     int64_t first = log_find_segment(log, recovery_point);
     if (first < 0) first = 0;
     *first_out = first;
@@ -125,20 +127,22 @@ static plog_status recover(plog_log *log, int64_t recovery_point, int64_t end_of
         /* A roll that was interrupted, or lost by a cut, may leave an empty segment inside the one before it; a power
          * cut may take the end of a segment that was not flushed, and leave the next one. */
         bool overlaps = segment->base_offset < next_offset;
-        bool gap = log->options.dense && segment->base_offset > next_offset && recovery->damaged == damaged;
+        bool gap = log->options.dense && segment->base_offset > next_offset;
         if (i > first && next_offset >= recovery_point && (overlaps || gap)) {
             status = drop_segments(log, i, recovery, error);
             break;
         }
         bool cut;
         damaged = recovery->damaged;
-        status = recover_segment(log, segment, recovery_point, end_offset_min, recovery, &next_offset, &cut, error);
+        status = recover_segment(log, segment, recovery_point, recovery, &next_offset, &cut, error);
+        /* Before the cut: else, interrupted in between, they would be taken for what follows it. */
+        if (status == PLOG_OK && cut) status = drop_segments(log, i + 1, recovery, error);
         if (status == PLOG_OK) status = settle_segment(log, segment, error);
         if (status == PLOG_OK) status = write_indexes(log, segment, recovery, error);
-        if (status == PLOG_OK && cut) status = drop_segments(log, i + 1, recovery, error);
     }
-    if (next_offset < end_offset_min) { /* offsets are not given twice, though nothing in the files looks wrong */
-        recovery->damaged++;
+    *end_lost_out = status == PLOG_OK && next_offset < end_offset_min;
+    if (*end_lost_out) { /* offsets are not given twice */
+        if (recovery->damaged == damaged) recovery->damaged++; /* though nothing in the file looks wrong */
         next_offset = end_offset_min;
     }
     atomic_store(&log->log_end_offset, next_offset);
@@ -222,7 +226,17 @@ static plog_status restore_producers(plog_log *log, int64_t first, plog_error *e
     return status;
 }
 
-static plog_status begin_appending(plog_log *log, plog_error *error) {
+/* The log goes on in a new segment where the last one lost its end: there, the gap is seen for what it is. */
+static plog_status begin_behind_loss(plog_log *log, plog_error *error) {
+    log_segment *segment;
+    plog_status status = log_new_segment(log, log_end(log), &segment, error);
+    if (status != PLOG_OK) return status;
+    status = log_add_segment(log, segment, error);
+    if (status != PLOG_OK) segment_free(segment);
+    return status;
+}
+
+static plog_status begin_appending(plog_log *log, bool end_lost, plog_error *error) {
     plog_status status = PLOG_OK;
     if (log->segment_count == 0 || log_end(log) < atomic_load(&log->log_start_offset)) {
         /* Nothing there, or all of it was deleted by its owner: offsets go on where they had got to. */
@@ -236,6 +250,7 @@ static plog_status begin_appending(plog_log *log, plog_error *error) {
         if (status == PLOG_OK) atomic_store(&log->last_stable_offset, segment->base_offset);
         return status;
     }
+    if (end_lost) return begin_behind_loss(log, error);
     return segment_begin(log_active(log), &log->directory, error);
 }
 
@@ -243,6 +258,7 @@ static plog_status open_log(plog_log *log, const plog_open *params, plog_recover
     plog_status status = log_list_segments(log, error);
     if (status != PLOG_OK) return status;
     int64_t first = log->segment_count;
+    bool end_lost = false;
     if (log->segment_count > 0) {
         bool holds = false;
         if (params->clean) status = trust(log, &holds, error);
@@ -250,7 +266,7 @@ static plog_status open_log(plog_log *log, const plog_open *params, plog_recover
         /* After a clean close all was on the disk: whatever does not hold is damage, not a torn tail. */
         int64_t recovery_point = params->clean ? INT64_MAX : params->recovery_point;
         if (status == PLOG_OK && !holds)
-            status = recover(log, recovery_point, params->recovery_point, recovery, &first, error);
+            status = recover(log, recovery_point, params->recovery_point, recovery, &first, &end_lost, error);
         if (status == PLOG_OK && !log->read_only)
             status = restore_indexes(log, holds ? log->segment_count - 1 : first, recovery, &first, error);
     }
@@ -259,7 +275,7 @@ static plog_status open_log(plog_log *log, const plog_open *params, plog_recover
     if (log->read_only && (log->segment_count == 0 || log_end(log) < start)) atomic_store(&log->log_end_offset, start);
     atomic_store(&log->log_start_offset, start);
     if (status == PLOG_OK) status = restore_producers(log, first, error);
-    if (status == PLOG_OK && !log->read_only) status = begin_appending(log, error);
+    if (status == PLOG_OK && !log->read_only) status = begin_appending(log, end_lost, error);
     if (status != PLOG_OK) return status;
     atomic_store(&log->flushed_offset, log_end(log)); /* recovery has put on the disk what it found */
     return PLOG_OK;

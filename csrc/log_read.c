@@ -76,18 +76,15 @@ typedef struct read_place {
     int64_t segment_base;
     batch_walk walk;
     int64_t next_base; /* of the segment behind it; -1: this is the active one */
+    int32_t truncations;
     int64_t end;       /* where the segment's offsets end: next_base, or the log end */
     bool dense;
 } read_place;
 
-/* Whether the batch at `offset` still begins where the cursor says: a truncation may have put other batches there. */
-static bool cursor_holds(const plog_cursor *cursor, const log_segment *segment, int64_t offset, bool dense) {
-    int64_t bytes = segment_bytes(segment);
-    if (!cursor->valid || cursor->offset != offset || cursor->segment_base != segment->base_offset) return false;
-    if (cursor->position >= bytes) return false;
-    batch_walk walk = {segment->mapping->data, bytes, cursor->position, offset, dense};
-    batch_header header;
-    return batch_walk_next(&walk, false, &header) == NULL && header.base_offset == offset;
+/* Whether the cursor's position is that of `offset`: a truncation may have put other batches there. */
+static bool cursor_holds(const plog_log *log, const plog_cursor *cursor, const log_segment *segment, int64_t offset) {
+    return cursor->valid == 1 + log->truncations && cursor->offset == offset &&
+           cursor->segment_base == segment->base_offset && cursor->position <= segment_bytes(segment);
 }
 
 static plog_status find_place(plog_log *log, int64_t offset, const plog_cursor *cursor, read_place *out,
@@ -101,12 +98,13 @@ static plog_status find_place(plog_log *log, int64_t offset, const plog_cursor *
     int64_t end = log_end(log), bytes = segment_bytes(segment);
     *out = (read_place){.segment_base = segment->base_offset, .dense = log->options.dense};
     out->next_base = at + 1 < log->segment_count ? log->segments[at + 1]->base_offset : -1;
+    out->truncations = log->truncations;
     out->end = out->next_base >= 0 ? out->next_base : end;
     if (bytes == 0) {
         out->walk = (batch_walk){.next_offset = segment->base_offset};
         return PLOG_OK;
     }
-    if (cursor != NULL && cursor_holds(cursor, segment, offset, log->options.dense))
+    if (cursor != NULL && cursor_holds(log, cursor, segment, offset))
         out->walk = (batch_walk){segment->mapping->data, bytes, cursor->position, offset, log->options.dense};
     else
         status = segment_locate(segment, &log->directory, offset, log->options.index_interval_bytes, log->options.dense,
@@ -138,14 +136,19 @@ static plog_status collect(plog_log *log, read_place *place, int64_t offset, int
         batch_walk here = *walk;
         batch_header header;
         const char *problem = batch_walk_next(walk, (flags & PLOG_FETCH_CHECK_CRCS) != 0, &header);
-        if (problem == NULL && header.base_offset >= limit) { /* behind a gap */
-            *walk = here;
-            if (chunk->batches == 0) chunk->next_offset = limit;
+        if (problem == NULL && place->next_base < 0 && header.base_offset >= place->end) {
+            *walk = here; /* written, but not published when the place was found: the segment ends here */
+            walk->bytes = walk->position;
             break;
         }
         if (problem == NULL && batch_last_offset(&header) >= place->end) {
             *walk = here;
             problem = "offsets run beyond the end of the segment";
+        }
+        if (problem == NULL && header.base_offset >= limit) { /* behind a gap */
+            *walk = here;
+            if (chunk->batches == 0) chunk->next_offset = limit;
+            break;
         }
         if (problem != NULL) {
             if (chunk->batches > 0) break; /* told by the next fetch, which begins here */
@@ -188,7 +191,7 @@ static plog_status fetch(plog_log *log, int64_t offset, int64_t limit, int64_t b
             chunk->mapping = place.mapping;
             chunk->segment_base = place.segment_base;
             if (cursor != NULL)
-                *cursor = (plog_cursor){chunk->next_offset, place.segment_base, place.walk.position, 1};
+                *cursor = (plog_cursor){chunk->next_offset, place.segment_base, place.walk.position, 1 + place.truncations};
             return PLOG_OK;
         }
         plog_mapping_release(place.mapping);

@@ -128,7 +128,7 @@ static plog_status replay_segment(const plog_log *log, log_segment *segment, pro
     while (status == PLOG_OK && walk.position < walk.bytes) {
         const uint8_t *batch = walk.data + walk.position;
         batch_header header;
-        if (batch_walk_next(&walk, false, &header) != NULL) {
+        if (batch_walk_step(&walk, &header) != NULL) {
             batch_walk_resync(&walk);
             continue;
         }

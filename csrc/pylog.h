@@ -110,7 +110,7 @@ typedef struct plog_cursor {
     int64_t offset;
     int64_t segment_base;
     int64_t position;
-    int32_t valid;
+    int32_t valid; /* 0: not */
 } plog_cursor;
 
 /* A run of whole batches in one segment: either uncompressed ones of one timestamp type, or a single compressed one.

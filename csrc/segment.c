@@ -132,7 +132,7 @@ plog_status segment_rebuild_indexes(log_segment *segment, const vfs_directory *d
         while (status == PLOG_OK && walk.position < bytes) {
             int64_t position = walk.position;
             batch_header header;
-            if (batch_walk_next(&walk, false, &header) == NULL)
+            if (batch_walk_step(&walk, &header) == NULL)
                 status = segment_count_batch(segment, directory, &header, position, index_interval_bytes, error);
             else
                 batch_walk_resync(&walk);
@@ -189,20 +189,6 @@ static bool walk_from_index(const log_segment *segment, int64_t offset, bool den
     return true;
 }
 
-/* Steps over the batch at the walk's position.  Its length is only as good as its CRC, or as what follows it. */
-static const char *step_over(batch_walk *walk, batch_header *header) {
-    batch_walk before = *walk;
-    const char *problem = batch_walk_next(walk, false, header);
-    if (problem != NULL || walk->position >= walk->bytes) return problem;
-    batch_header next;
-    batch_header_load(walk->data + walk->position, &next);
-    if (walk->bytes - walk->position >= BATCH_HEADER_BYTES &&
-        batch_header_check(&next, walk->bytes - walk->position) == NULL && next.base_offset == walk->next_offset)
-        return NULL;
-    *walk = before;
-    return batch_walk_next(walk, true, header);
-}
-
 plog_status segment_locate(log_segment *segment, const vfs_directory *directory, int64_t offset,
                            int64_t index_interval_bytes, bool dense, batch_walk *walk_out, plog_error *error) {
     batch_walk walk;
@@ -217,7 +203,7 @@ plog_status segment_locate(log_segment *segment, const vfs_directory *directory,
     while (walk.position < walk.bytes) {
         batch_walk here = walk;
         batch_header header;
-        const char *problem = step_over(&walk, &header);
+        const char *problem = batch_walk_step(&walk, &header);
         if (problem == NULL && batch_last_offset(&header) >= offset) {
             *walk_out = here;
             return PLOG_OK;
@@ -260,7 +246,7 @@ plog_status segment_largest_timestamp(log_segment *segment, const vfs_directory 
             holds = time_entry_holds(segment, directory, entry, index_interval_bytes, dense, &walk);
             /* The last entry is the largest only if nothing behind its batch is larger: a cut index ends too early. */
             while (holds && walk.position < walk.bytes)
-                holds = batch_walk_next(&walk, false, &header) == NULL && header.max_timestamp <= entry.timestamp;
+                holds = batch_walk_step(&walk, &header) == NULL && header.max_timestamp <= entry.timestamp;
             if (holds) segment->max_timestamp = entry.timestamp;
         }
         if (!holds && !segment->indexes_rebuilt) {

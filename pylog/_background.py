@@ -6,6 +6,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from types import TracebackType
+from typing import Any
 
 
 class Background:
@@ -62,15 +64,16 @@ class Background:
             try:
                 function()
             except Exception as error:
-                sys.unraisablehook(
-                    _Unraisable(type(error), error, error.__traceback__, f"in {self._name}", function)
-                )
+                sys.unraisablehook(_Unraisable(error, f"in {self._name}", function))
             del function
 
 
 class _Unraisable:
     """What sys.unraisablehook takes."""
 
-    def __init__(self, exc_type: type, exc_value: Exception, exc_traceback: object, err_msg: str, obj: object) -> None:
-        self.exc_type, self.exc_value, self.exc_traceback = exc_type, exc_value, exc_traceback
-        self.err_msg, self.object = err_msg, obj
+    def __init__(self, error: Exception, err_msg: str, function: object) -> None:
+        self.exc_type: type[BaseException] = type(error)
+        self.exc_value: BaseException | None = error
+        self.exc_traceback: TracebackType | None = error.__traceback__
+        self.err_msg: str | None = err_msg
+        self.object: Any = function

@@ -13,8 +13,8 @@ class BytesColumn:
     """A column of byte strings that are views into `data`.
 
     data: uint8, read-only, the mapped segment or a decompressed block; starts: int64 positions in it; lengths: int32,
-    -1 for null.  Value i is data[starts[i] : starts[i] + lengths[i]].  Whatever is taken from it (an array, a memoryview)
-    keeps the memory alive.
+    -1 for null.  Value i is data[starts[i] : starts[i] + lengths[i]].  Whatever is taken from it (an array, a
+    memoryview) keeps the memory alive.
     """
 
     __slots__ = ("data", "lengths", "starts")
@@ -35,10 +35,10 @@ class BytesColumn:
         if length < 0:
             return None
         start = int(self.starts[i])
-        return memoryview(self.data)[start : start + length]
+        return self.data.data[start : start + length]
 
     def __iter__(self) -> Iterator[memoryview | None]:
-        data = memoryview(self.data)
+        data = self.data.data
         for start, length in zip(self.starts.tolist(), self.lengths.tolist(), strict=True):
             yield None if length < 0 else data[start : start + length]
 
@@ -63,7 +63,8 @@ class BytesColumn:
         if not len(self) or dtype.itemsize == 0:
             return np.zeros(len(self), dtype)
         windows = np.lib.stride_tricks.sliding_window_view(self.data, dtype.itemsize)
-        return np.ascontiguousarray(windows[self.starts]).view(dtype).reshape(len(self))
+        values: Array = np.ascontiguousarray(windows[self.starts]).view(dtype).reshape(len(self))
+        return values
 
 
 class Columns:

@@ -60,8 +60,8 @@ class _Assigned:
 class Consumer:
     """Reads partitions of a log.  One thread at a time; wakeup from any.  Made by Log.consumer().
 
-    Given topics, or after subscribe, it reads all their partitions, those added later too; after assign just those named.
-    It commits nothing.
+    Given topics, or after subscribe, it reads all their partitions, those added later too; after assign just those
+    named.  It commits nothing.
     """
 
     def __init__(self, log: Log, *topics: str, **config: Unpack[ConsumerConfig]) -> None:

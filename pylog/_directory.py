@@ -63,7 +63,7 @@ def replace_file(path: Path, text: str) -> None:
     """Put a file in place whole and durably."""
     temporary = path.with_name(path.name + ".tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-    with open(fd, "w", encoding="utf-8") as file:
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -98,7 +98,7 @@ class DirectoryLock:
                 raise
             # A broker removes the file when it stops: a lock on a removed file locks nobody out.
             with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(fd), os.stat(self._path)):
+                if os.path.samestat(os.fstat(fd), self._path.stat()):
                     self.fd = fd
                     return
             os.close(fd)
@@ -152,7 +152,8 @@ class Directory:
 
     def write_clean_mark(self, broker_epoch: int) -> None:
         """The last thing that a clean close writes."""
-        replace_file(self.path / CLEAN_MARK, json.dumps({"version": 0, "brokerEpoch": broker_epoch}, separators=(",", ":")))
+        mark = json.dumps({"version": 0, "brokerEpoch": broker_epoch}, separators=(",", ":"))
+        replace_file(self.path / CLEAN_MARK, mark)
 
     # -- checkpoints
 

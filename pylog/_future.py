@@ -13,7 +13,8 @@ from ._native import FutureBase
 from ._types import RecordMetadata, TopicPartition
 
 if TYPE_CHECKING:
-    from ._producer import Lane, Producer
+    from ._producer import Producer
+    from ._routing import Lane
 
 T = TypeVar("T")
 
@@ -78,7 +79,7 @@ class Batch:
 def _run(callback: Callable[[], object]) -> None:
     try:
         callback()
-    except Exception:  # noqa: BLE001 - one user's callback must not take others' results with it
+    except Exception:  # one user's callback must not take others' results with it
         sys.excepthook(*sys.exc_info())
 
 

@@ -60,10 +60,10 @@ def open(  # noqa: A001 - as sqlite3 and dbm call it
 ) -> Log:
     """Open a data directory, making it if it is not there.
 
-    url: the directory.  read_only: change no file, take no lock; what a crash has left is only not shown.  flush_ms: how
-    long a record may be in memory only, None: the operating system decides.  auto_create_topics: sending to a topic that
-    does not exist makes it, with num_partitions partitions.  Other keywords are settings (TopicConfig) for topics made
-    through this handle.
+    url: the directory.  read_only: change no file, take no lock; what a crash has left is only not shown.  flush_ms:
+    how long a record may be in memory only, None: the operating system decides.  auto_create_topics: sending to a topic
+    that does not exist makes it, with num_partitions partitions.  Other keywords are settings (TopicConfig) for topics
+    made through this handle.
 
     Raises LogLockedError where another process has it open, StorageError where the system refuses, CorruptRecordError
     where small files make no sense.
@@ -293,10 +293,11 @@ class Log:
     ) -> list[tuple[Partition, int, int]]:
         found = self.topic(topic)
         parts = found.partitions if partition is None else [found.partition(partition)]
-        return [
-            (part, self._offset(part, start, len(parts), isolation_level), self._offset(part, end, len(parts), isolation_level))
-            for part in parts
-        ]
+        bounds = []
+        for part in parts:
+            first = self._offset(part, start, len(parts), isolation_level)
+            bounds.append((part, first, self._offset(part, end, len(parts), isolation_level)))
+        return bounds
 
     def _offset(self, part: Partition, where: Start, count: int, isolation_level: Isolation) -> int:
         state = part.native.state()
@@ -484,7 +485,7 @@ class Log:
         return f"<Log {self.url}{', read_only' if self.read_only else ''}{', closed' if self._state else ''}>"
 
     def mark_forked(self) -> None:
-        """In a forked child: give up the lock's descriptor, which would keep the parent's lock alive, and every handle."""
+        """In a forked child: give up every handle, and the lock's descriptor: it would keep the parent's lock alive."""
         if self._state is None:
             self._state = ForkError
             self._directory_lock.release()
@@ -515,7 +516,7 @@ def _close_at_exit() -> None:
         try:
             log.close()
         except Exception as error:
-            print(f"pylog: closing {log.url} at exit failed: {type(error).__name__}: {error}", file=sys.stderr)
+            sys.stderr.write(f"pylog: closing {log.url} at exit failed: {type(error).__name__}: {error}\n")
 
 
 def _forget_in_child() -> None:

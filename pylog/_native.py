@@ -198,7 +198,7 @@ def decode_block(header: BatchHeader, block: Buffer, file: str = "", position: i
     view = ffi.from_buffer(block)
     if header.record_count > len(view) // RECORD_BYTES_MIN or header.record_count < 0:
         raise CorruptRecordError("record count does not fit the block", file, position, header.base_offset)
-    decoded = DecodedRecords(np.frombuffer(block, np.uint8), header.record_count)
+    decoded = DecodedRecords(np.frombuffer(memoryview(block), np.uint8), header.record_count)
     batch = ffi.new("plog_batch *")
     batch.base_offset, batch.base_timestamp = header.base_offset, header.base_timestamp
     batch.max_timestamp, batch.attributes = header.max_timestamp, header.attributes
@@ -582,3 +582,42 @@ def set_batch_length(batch: bytearray, codec: int) -> None:
 def now_ms() -> int:
     """The clock, in milliseconds since 1970."""
     return time.time_ns() // 1_000_000
+
+
+__all__ = [
+    "BATCH_HEADER_BYTES",
+    "CHECK_CRCS",
+    "CONTROL",
+    "READ_COMMITTED",
+    "Appended",
+    "BatchBuffer",
+    "BatchBuilder",
+    "BatchHeader",
+    "Bell",
+    "Chunk",
+    "ColumnEncoder",
+    "DecodedRecords",
+    "FutureBase",
+    "LogState",
+    "NativeLog",
+    "Record",
+    "Recovery",
+    "TopicSender",
+    "arrow_capsule",
+    "arrow_hold",
+    "arrow_releases",
+    "bytes_list",
+    "check_values",
+    "crc32c",
+    "decode_block",
+    "decode_chunk",
+    "encode_headers",
+    "headers_list",
+    "murmur2",
+    "murmur2_partitions",
+    "new_cursor",
+    "now_ms",
+    "parse_batch",
+    "records",
+    "set_batch_length",
+]

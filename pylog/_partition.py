@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 
@@ -10,7 +9,7 @@ from . import _native
 from ._columns import Columns
 from ._compression import decompress
 from ._errors import ClosedError, CorruptRecordError
-from ._types import De, Record, TopicPartition
+from ._types import Deserializer, Record, TopicPartition
 
 # A compressed batch that holds more than this is refused: whoever wrote it wants memory, not records.
 BLOCK_BYTES_MAX = 256 << 20
@@ -122,7 +121,11 @@ class Reader:
         return Columns(self.partition.tp, decoded)
 
     def records(
-        self, bytes_max: int, *, key_deserializer: De | None = None, value_deserializer: De | None = None
+        self,
+        bytes_max: int,
+        *,
+        key_deserializer: Deserializer | None = None,
+        value_deserializer: Deserializer | None = None,
     ) -> list[Record]:
         """The next records; empty at the end."""
         decoded = self.decode(bytes_max)
@@ -152,9 +155,7 @@ class Reader:
         header = _native.parse_batch(chunk.data)
         assert header is not None  # fetch has checked it
         try:
-            block = decompress(
-                chunk.codec, chunk.data[_native.BATCH_HEADER_BYTES :].data, bytes_max=BLOCK_BYTES_MAX
-            )
+            block = decompress(chunk.codec, chunk.data[_native.BATCH_HEADER_BYTES :].data, bytes_max=BLOCK_BYTES_MAX)
         except ValueError as error:
             raise CorruptRecordError(str(error), file, chunk.position, header.base_offset) from error
         return _native.decode_block(header, block, file, chunk.position)
@@ -165,7 +166,11 @@ class Reader:
 
 
 def iterate(
-    reader: Reader, end: int, bytes_max: int, key_deserializer: Any = None, value_deserializer: Any = None
+    reader: Reader,
+    end: int,
+    bytes_max: int,
+    key_deserializer: Deserializer | None = None,
+    value_deserializer: Deserializer | None = None,
 ) -> Iterator[Record]:
     """The records from the reader's position up to `end` (exclusive)."""
     while reader.position < end:

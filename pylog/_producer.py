@@ -7,61 +7,30 @@ faster than the disk waits for the disk, and memory stays bounded without a queu
 
 from __future__ import annotations
 
-import random
 import threading
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
 
 from . import _native
+from ._column_input import bytes_column, pick_column, timestamp_column
 from ._compression import CODECS, check_codec, compress
 from ._config import ProducerConfig, producer_config
-from ._errors import (
-    ClosedError,
-    MessageSizeTooLargeError,
-    PylogError,
-    UnknownTopicOrPartitionError,
-)
+from ._errors import ClosedError, MessageSizeTooLargeError, PylogError, UnknownTopicOrPartitionError
 from ._future import Batch, Future, ManyFuture
-from ._partition import Partition
+from ._routing import ALL_ROWS, BATCH_BYTES_MIN, Items, Lane, Route, Rows
 from ._serializers import resolve_serializer
-from ._types import Column, Headers, TopicPartition
+from ._types import Column, Headers
 
 if TYPE_CHECKING:
     from ._log import Log
     from ._topic import Topic
 
-BATCH_BYTES_MIN = 128
-
-
-class Lane:
-    """A producer's way into one partition: the open batch, and batches that wait for the disk."""
-
-    __slots__ = ("builder", "partition", "topic", "tp", "unflushed")
-
-    def __init__(self, topic: Topic, partition: Partition, batch_size: int) -> None:
-        self.topic = topic
-        self.partition = partition
-        self.tp: TopicPartition = partition.tp
-        self.builder = _native.BatchBuilder(max(min(batch_size, topic.batch_bytes_max), BATCH_BYTES_MIN))
-        self.unflushed: list[Batch] = []
-
-
-class _Route:
-    """A topic as a producer sees it."""
-
-    def __init__(self, topic: Topic, config: dict[str, Any]) -> None:
-        self.topic = topic
-        self.lanes = [Lane(topic, partition, config["batch_size"]) for partition in topic.partitions]
-        partitioner = config["partitioner"]
-        self.sender = _native.TopicSender(
-            Future,
-            tuple(lane.builder for lane in self.lanes),
-            partitioner in ("default", "key"),
-            partitioner in ("default", "round_robin") and not topic.compacted,
-        )
+# What a batch of one record needs beside its key and value, headers aside: more than enough.
+ROOM_BYTES = 4096
 
 
 class Producer:
@@ -71,7 +40,7 @@ class Producer:
         self._config = producer_config(config)
         self._log = log
         self._lock = threading.RLock()
-        self._routes: dict[str, _Route] = {}
+        self._routes: dict[str, Route] = {}
         self._quick: dict[str, _native.TopicSender] = {}
         self._generation = log.generation
         self._open_lanes: dict[int, Lane] = {}
@@ -111,7 +80,7 @@ class Producer:
         if sender is not None:
             future = sender.send(value, key, headers, partition, timestamp_ms)
             if future is not None:
-                return future  # type: ignore[return-value]
+                return future  # type: ignore[return-value]  # the sender makes what Route told it to
         return self._send_slow(topic, value, key, headers, partition, timestamp_ms)
 
     def _send_slow(
@@ -125,7 +94,7 @@ class Producer:
             route = self._route(topic)
             if key is None and route.topic.compacted:
                 raise ValueError(f"topic {topic} is compacted: a record needs a key")
-            lane = route.lanes[self._choose(route, key, value, partition)]
+            lane = route.choose(key, value, partition)
             builder = lane.builder
             batch = builder.owner
             if batch is not None:
@@ -156,28 +125,32 @@ class Producer:
     ) -> ManyFuture:
         """Send many records: the same as send for each, several times as fast.
 
-        keys and timestamps_ms have as many items as values; headers go with every record.  Nothing is sent if an item is
-        of the wrong type.  Without keys, records go to the partitions in turn.
+        keys and timestamps_ms have as many items as values; headers go with every record.  Nothing is sent if an
+        item is of the wrong type or too large.  Without keys, records go to the partitions in turn.
         """
-        values = self._serialized(values, self._value_serializer)
-        keys = None if keys is None else self._serialized(keys, self._key_serializer)
+        value_list = self._serialized(values, self._value_serializer)
+        key_list = None if keys is None else self._serialized(keys, self._key_serializer)
         timestamps = None if timestamps_ms is None else _as_list(timestamps_ms)
-        for name, column in (("keys", keys), ("timestamps_ms", timestamps)):
-            if column is not None and len(column) != len(values):
-                raise ValueError(f"{name} has {len(column)} items, values has {len(values)}")
-        _native.check_values(values, "values")
-        if keys is not None:
-            _native.check_values(keys, "keys")
+        for name, column in (("keys", key_list), ("timestamps_ms", timestamps)):
+            if column is not None and len(column) != len(value_list):
+                raise ValueError(f"{name} has {len(column)} items, values has {len(value_list)}")
+        largest_bytes = _native.check_values(value_list, "values")
+        if key_list is not None:
+            largest_bytes += _native.check_values(key_list, "keys")
+        if timestamps is not None:
+            timestamp_column(array("q", timestamps))
         with self._lock:
             route = self._route(topic)
-            if route.topic.compacted and (keys is None or None in keys):
+            if largest_bytes > route.topic.batch_bytes_max - ROOM_BYTES and not self._codec_for(route.topic):
+                _check_each_size(route.topic, value_list, key_list, headers)
+            if route.topic.compacted and (key_list is None or None in key_list):
                 raise ValueError(f"topic {topic} is compacted: a record needs a key")
             pieces: list[tuple[Batch, int, int]] = []
-            for number, rows in self._spread(route, values, keys, partition):
+            for lane, rows in route.spread(value_list, key_list, partition):
                 self._extend(
-                    route.lanes[number],
-                    _pick(values, rows),
-                    None if keys is None else _pick(keys, rows),
+                    lane,
+                    _pick(value_list, rows),
+                    None if key_list is None else _pick(key_list, rows),
                     None if timestamps is None else _pick(timestamps, rows),
                     headers,
                     pieces,
@@ -195,14 +168,14 @@ class Producer:
     ) -> ManyFuture:
         """Send columns without making Python objects of their values.
 
-        values, keys: a numpy array of fixed width (S, V or a structured dtype, or a 2-dimensional uint8 array with a row a
+        values, keys: a numpy array of fixed width (S, V or a structured dtype, or 2-dimensional uint8, a row a
         record), or anything Arrow of binary or string type, nulls allowed.  timestamps_ms: int64 milliseconds,
-        datetime64, or Arrow timestamps.  Without `partition`, a topic of several partitions gets its records in turn, or
-        by key.
+        datetime64, or Arrow timestamps.  Without `partition`, a topic of several partitions gets its records in turn,
+        or by key.
         """
-        value_column = _bytes_column("values", values)
-        key_column = None if keys is None else _bytes_column("keys", keys)
-        timestamps = None if timestamps_ms is None else _timestamp_column(timestamps_ms)
+        value_column = bytes_column("values", values)
+        key_column = None if keys is None else bytes_column("keys", keys)
+        timestamps = None if timestamps_ms is None else timestamp_column(timestamps_ms)
         for name, length in (
             ("keys", None if key_column is None else len(key_column[1])),
             ("timestamps_ms", None if timestamps is None else len(timestamps)),
@@ -214,23 +187,23 @@ class Producer:
             if route.topic.compacted and (key_column is None or bool((key_column[2] < 0).any())):
                 raise ValueError(f"topic {topic} is compacted: a record needs a key")
             pieces: list[tuple[Batch, int, int]] = []
-            for number, rows in self._spread_columns(route, value_column, key_column, partition):
+            for lane, rows in route.spread_columns(value_column, key_column, partition):
                 self._append_columns(
-                    route.lanes[number],
-                    _pick_column(value_column, rows),
-                    None if key_column is None else _pick_column(key_column, rows),
-                    timestamps if timestamps is None or rows is None else np.ascontiguousarray(timestamps[rows]),
+                    lane,
+                    pick_column(value_column, rows),
+                    None if key_column is None else pick_column(key_column, rows),
+                    None if timestamps is None else np.ascontiguousarray(timestamps[rows]),
                     pieces,
                 )
         return ManyFuture(pieces)
 
     # -- flushing
 
-    def flush(self, timeout: float | None = None) -> None:
+    def flush(self, timeout: float | None = None) -> None:  # noqa: ARG002 - Kafka's signature, see below
         """Append all that is buffered and wait until it is acknowledged as acks says.
 
-        Raises the first failure that no get, await or callback has seen.  timeout (seconds) is there for Kafka's callers:
-        the disk is waited for whatever it says.
+        Raises the first failure that no get, await or callback has seen.  timeout (seconds) is there for Kafka's
+        callers: the disk is waited for whatever it says.
         """
         self._check_open()
         self.push_all()
@@ -295,13 +268,13 @@ class Producer:
             raise self._closed("the producer is closed" if self._closed is ClosedError else self._log.fork_message)
         self._log.check_open()
 
-    def _route(self, topic: str) -> _Route:
+    def _route(self, topic: str) -> Route:
         self._check_open()
         if self._generation != self._log.generation:
             self._forget_changed_topics()
         route = self._routes.get(topic)
         if route is None:
-            route = _Route(self._log.topic_for_sending(topic), self._config)
+            route = Route(self._log.topic_for_sending(topic), self._partitioner, self._config["batch_size"])
             self._routes[topic] = route
             if self._plain and self._partitioner != "random":
                 self._quick[topic] = route.sender
@@ -316,59 +289,7 @@ class Producer:
                 del self._routes[name]
                 self._quick.pop(name, None)
 
-    def _choose(self, route: _Route, key: Any, value: Any, partition: int | None) -> int:
-        count = len(route.lanes)
-        if partition is not None:
-            return _check_partition(route.topic.name, partition, count)
-        if callable(self._partitioner):
-            chosen = self._partitioner(route.topic.name, key, value, count)
-            return _check_partition(route.topic.name, chosen, count, "the partitioner chose ")
-        if key is not None and self._partitioner in ("default", "key"):
-            return (_native.murmur2(key) & 0x7FFFFFFF) % count
-        if self._partitioner == "key":
-            raise ValueError(f"partitioner 'key' needs a key for each record of topic {route.topic.name}")
-        if self._partitioner == "random":
-            return random.randrange(count)  # noqa: S311 - spreads load, guards nothing
-        return route.sender.turn()
-
-    def _spread(
-        self, route: _Route, values: Sequence[Any], keys: Sequence[Any] | None, partition: int | None
-    ) -> list[tuple[int, Any]]:
-        """(partition, rows) pairs; rows is a slice or a list of indexes."""
-        count = len(route.lanes)
-        if partition is not None:
-            return [(_check_partition(route.topic.name, partition, count), slice(None))]
-        if callable(self._partitioner) or self._partitioner == "random":
-            name = route.topic.name
-            chosen = [self._choose(route, keys[i] if keys else None, value, None) for i, value in enumerate(values)]
-            return _group(np.array(chosen, np.int32), name)
-        if self._partitioner == "key" and (keys is None or None in keys):
-            raise ValueError(f"partitioner 'key' needs a key for each record of topic {route.topic.name}")
-        if count == 1:
-            return [(0, slice(None))]
-        numbers = np.full(len(values), -1, np.int32)
-        if keys is not None and self._partitioner != "round_robin":
-            numbers = np.frombuffer(_native.murmur2_partitions(keys, count), np.int32).copy()
-        return _group(self._take_turns(route, numbers), route.topic.name)
-
-    def _take_turns(self, route: _Route, numbers: Any) -> Any:
-        """Fill in -1, the records without a key, with the partitions in turn."""
-        count, unkeyed = len(route.lanes), np.flatnonzero(numbers < 0)
-        if len(unkeyed):
-            numbers[unkeyed] = (route.sender.turn(len(unkeyed)) + np.arange(len(unkeyed))) % count
-        return numbers
-
-    def _spread_columns(self, route: _Route, values: Any, keys: Any, partition: int | None) -> list[tuple[int, Any]]:
-        count = len(route.lanes)
-        if partition is None and count == 1 and not callable(self._partitioner):
-            return [(0, None)]
-        if partition is not None:
-            return [(_check_partition(route.topic.name, partition, count), None)]
-        key_list = None if keys is None else _native.bytes_list(*keys)
-        value_list = _native.bytes_list(*values) if callable(self._partitioner) else [None] * len(values[1])
-        return self._spread(route, value_list, key_list, None)
-
-    def _serialized(self, items: Iterable[Any], serializer: Any) -> Sequence[Any]:
+    def _serialized(self, items: Iterable[Any], serializer: Any) -> Items:
         if serializer is None:
             return _as_list(items)
         return [None if item is None else serializer(item) for item in items]
@@ -376,9 +297,9 @@ class Producer:
     def _extend(
         self,
         lane: Lane,
-        values: Sequence[Any],
-        keys: Sequence[Any] | None,
-        timestamps: Sequence[int] | None,
+        values: Items,
+        keys: Items | None,
+        timestamps: Items | None,
         headers: Headers | None,
         pieces: list[tuple[Batch, int, int]],
     ) -> None:
@@ -420,16 +341,11 @@ class Producer:
 
     def _check_size(self, lane: Lane) -> None:
         """Refuse a record that is too large by itself; compressed, it may yet fit."""
-        size_bytes = lane.builder.size_bytes
-        if size_bytes <= lane.topic.batch_bytes_max or self._codec_for(lane):
-            return
-        raise MessageSizeTooLargeError(
-            f"a record takes {size_bytes} bytes as a batch, topic {lane.topic.name} takes {lane.topic.batch_bytes_max} "
-            "(max_message_bytes, segment_bytes)"
-        )
+        if not self._codec_for(lane.topic):
+            _check_size(lane.topic, lane.builder)
 
     def _begin(self, lane: Lane, batch: Batch) -> None:
-        """The lane's builder holds the first record of `batch`: open it for the quick way, see that it is sent in time."""
+        """The lane's builder holds the first record of `batch`: open it for the quick way, see that it is sent soon."""
         if self._acks == 0:
             batch.done = True
         lane.builder.owner = batch
@@ -448,8 +364,8 @@ class Producer:
                 return
         self.push_all()
 
-    def _codec_for(self, lane: Lane) -> int:
-        return self._codec if lane.topic.codec is None else lane.topic.codec
+    def _codec_for(self, topic: Topic) -> int:
+        return self._codec if topic.codec is None else topic.codec
 
     def _append(self, lane: Lane) -> None:
         """Give the lane's open batch to the log.  Caller holds the lock.  Failures go to the batch."""
@@ -462,7 +378,7 @@ class Producer:
 
     def _write(self, lane: Lane, batch: Batch, buffer: Any) -> None:
         try:
-            codec = self._codec_for(lane)
+            codec = self._codec_for(lane.topic)
             appended = lane.partition.native.append(_compressed(codec, buffer) if codec else buffer)
         except ClosedError:
             self._fail(batch, UnknownTopicOrPartitionError(f"topic {lane.topic.name} was deleted"))
@@ -519,12 +435,21 @@ class Producer:
                 raise batch.error
 
 
-def _check_partition(topic: str, partition: Any, count: int, who: str = "") -> int:
-    if not isinstance(partition, int) or isinstance(partition, bool):
-        raise TypeError(f"{who}partition {partition!r} is no int")
-    if not 0 <= partition < count:
-        raise UnknownTopicOrPartitionError(f"{who}partition {partition}, topic {topic} has 0 to {count - 1}")
-    return partition
+def _check_size(topic: Topic, builder: _native.BatchBuilder, what: str = "the record") -> None:
+    if builder.size_bytes > topic.batch_bytes_max:
+        raise MessageSizeTooLargeError(
+            f"{what} takes {builder.size_bytes} bytes as a batch, topic {topic.name} takes {topic.batch_bytes_max} "
+            "(max_message_bytes, segment_bytes)"
+        )
+
+
+def _check_each_size(topic: Topic, values: Items, keys: Items | None, headers: Headers | None) -> None:
+    """Refuse many records before the first is sent if one is too large by itself."""
+    probe = _native.BatchBuilder(BATCH_BYTES_MIN)
+    for i, value in enumerate(values):
+        probe.append(value, None if keys is None else keys[i], headers, 0)
+        _check_size(topic, probe, f"values[{i}]")
+        probe.clear()
 
 
 def _compressed(codec: int, buffer: Any) -> Any:
@@ -539,58 +464,13 @@ def _compressed(codec: int, buffer: Any) -> Any:
     return batch
 
 
-def _as_list(items: Iterable[Any]) -> Sequence[Any]:
+def _as_list(items: Iterable[Any]) -> Items:
     if isinstance(items, str | bytes | bytearray | memoryview):
         raise TypeError(f"an iterable of records is expected, not one {type(items).__name__}")
     return items if isinstance(items, list | tuple) else list(items)
 
 
-def _pick(items: Sequence[Any], rows: Any) -> Sequence[Any]:
+def _pick(items: Items, rows: Rows) -> Items:
     if isinstance(rows, slice):
-        return items if rows == slice(None) else items[rows]
+        return items if rows == ALL_ROWS else items[rows]
     return [items[i] for i in rows]
-
-
-def _group(numbers: Any, topic: str) -> list[tuple[int, list[int]]]:
-    """Rows by partition, in their order."""
-    order = np.argsort(numbers, kind="stable")
-    bounds = np.flatnonzero(np.diff(numbers[order])) + 1
-    return [(int(numbers[rows[0]]), rows.tolist()) for rows in np.split(order, bounds) if len(rows)]
-
-
-def _bytes_column(name: str, column: Any) -> tuple[Any, Any, Any]:
-    if hasattr(column, "__arrow_c_array__") or hasattr(column, "__arrow_c_stream__"):
-        from ._arrow import from_arrow
-
-        return from_arrow(column)
-    if not isinstance(column, np.ndarray):
-        raise TypeError(f"{name} must be a numpy array or an Arrow array, not {type(column).__name__}")
-    if column.dtype.kind in "OU" or column.dtype.itemsize == 0:
-        raise TypeError(f"{name}: numpy values of type {column.dtype} have no fixed bytes; use S, V or structured dtypes")
-    rows = np.ascontiguousarray(column)
-    width = rows.nbytes // len(rows) if len(rows) else rows.dtype.itemsize
-    data = rows.reshape(-1).view(np.uint8) if len(rows) else np.empty(0, np.uint8)
-    starts = np.arange(len(rows), dtype=np.int64) * width
-    return data, starts, np.full(len(rows), width, np.int32)
-
-
-def _timestamp_column(column: Any) -> Any:
-    if hasattr(column, "__arrow_c_array__") or hasattr(column, "__arrow_c_stream__"):
-        from ._arrow import timestamps_from_arrow
-
-        return np.ascontiguousarray(timestamps_from_arrow(column), np.int64)
-    array = np.asarray(column)
-    if array.dtype.kind == "M":
-        array = array.astype("datetime64[ms]").view(np.int64)
-    if array.dtype.kind not in "iu" or array.ndim != 1:
-        raise TypeError(f"timestamps_ms must be integers or datetime64 in one dimension, not {array.dtype}")
-    array = np.ascontiguousarray(array, np.int64)
-    if len(array) and int(array.min()) < 0:
-        raise ValueError(f"timestamps_ms: item {int(array.argmin())} is negative: {int(array.min())}")
-    return array
-
-
-def _pick_column(column: tuple[Any, Any, Any], rows: Any) -> tuple[Any, Any, Any]:
-    if rows is None or (isinstance(rows, slice) and rows == slice(None)):
-        return column
-    return column[0], np.ascontiguousarray(column[1][rows]), np.ascontiguousarray(column[2][rows])

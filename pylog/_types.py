@@ -12,7 +12,8 @@ Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
 Array: TypeAlias = np.ndarray[Any, Any]
 Isolation: TypeAlias = Literal["read_uncommitted", "read_committed"]
 Ser: TypeAlias = Callable[[Any], bytes] | Literal["str", "json", "msgpack"]
-De: TypeAlias = Callable[[bytes], Any] | Literal["str", "json", "msgpack"]
+Deserializer: TypeAlias = Callable[[bytes], Any]
+De: TypeAlias = Deserializer | Literal["str", "json", "msgpack"]
 Partitioner: TypeAlias = Callable[[str, bytes | None, bytes | None, int], int]
 
 
@@ -73,6 +74,7 @@ __all__ = [
     "ArrowStream",
     "Column",
     "De",
+    "Deserializer",
     "Headers",
     "Isolation",
     "OffsetAndMetadata",

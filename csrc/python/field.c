@@ -88,16 +88,23 @@ PyObject *check_values(PyObject *module, PyObject *const *args, Py_ssize_t arg_c
         return NULL;
     }
     if (!is_list_or_tuple(args[0], "values")) return NULL;
+    int32_t largest_bytes = 0;
     for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(args[0]); i++) {
         PyObject *object = PySequence_Fast_GET_ITEM(args[0], i);
         record_field field;
-        if (field_is_plain(object, &field)) continue;
+        if (field_is_plain(object, &field)) {
+            if (field.length > largest_bytes) largest_bytes = field.length;
+            continue;
+        }
         field_view view;
         Py_INCREF(object); /* exporting a buffer may run code that changes the list */
         int status = field_open(object, what, i, &view);
-        if (status == 0) field_close(&view);
+        if (status == 0) {
+            if (view.field.length > largest_bytes) largest_bytes = view.field.length;
+            field_close(&view);
+        }
         Py_DECREF(object);
         if (status < 0) return NULL;
     }
-    Py_RETURN_NONE;
+    return PyLong_FromLong(largest_bytes);
 }

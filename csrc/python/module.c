@@ -29,7 +29,8 @@ PyDoc_STRVAR(records_doc,
 PyDoc_STRVAR(check_values_doc,
              "check_values($module, values, what, /)\n--\n\n"
              "Raise TypeError unless every item of the list or tuple is contiguous bytes-like or None.\n\n"
-             "what (\"value\", \"key\") names the items in the message: values[3], value_serializer.");
+             "what (\"value\", \"key\") names the items in the message: values[3], value_serializer.  Returns the largest\n"
+             "item's size in bytes.");
 
 PyDoc_STRVAR(encode_headers_doc,
              "encode_headers($module, headers, /)\n--\n\n"

@@ -32,7 +32,7 @@ from pylog import _native
 from . import java
 from .output import BrokenFileError
 
-HEADER = struct.Struct(">qiibIhiqqqhii")
+HEADER = struct.Struct(">qiibIHiqqqhii")
 LENGTH_END = 12
 CRC_START = 21
 MAGIC_AT = 16

@@ -112,7 +112,7 @@ def _read(
     value_message = Message(value)
     version = _version(value_message, "value")
     tree = _message(value_message, value_schema, version, "value")
-    if version < 0 and value_schema.highest < LATEST or version > value_schema.highest:
+    if (version < 0 and value_schema.highest < LATEST) or version > value_schema.highest:
         raise MessageError(f"Found an unknown record version {version} for {kind} type")
     if value_schema.name == "GroupMetadataValue" and tree["protocolType"] == "consumer":
         for member in tree["members"]:

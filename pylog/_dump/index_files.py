@@ -114,16 +114,33 @@ def _last_offset_at(log: LogBytes, position: int, bytes_max: int) -> int:
     raise BrokenFileError(f"{log.name}: an index entry points at {position}, where no whole batch is")
 
 
-class _Batches:
-    """Positions and last offsets of the batches from one position on, remembered: time entries search them again."""
+class _Walk:
+    """Positions and last offsets of the batches from `start` on, remembered: time entries search them again."""
 
     def __init__(self, log: LogBytes, start: int) -> None:
-        found = [(at, log.last_offset(at, offset, magic)) for at, _, offset, magic in log.spans(start, log.size)]
+        self.problem: BrokenFileError | None = None
+        found = []
+        try:
+            for at, _, offset, magic in log.spans(start, log.size):
+                found.append((at, log.last_offset(at, offset, magic)))
+        except BrokenFileError as error:
+            self.problem = error
         self.positions, self.last_offsets = np.array(found, np.int64).reshape(-1, 2).T
-        self.highest = np.maximum.accumulate(self.last_offsets) if len(found) else self.last_offsets
+        self.highest = np.maximum.accumulate(self.last_offsets) if found else self.last_offsets
+
+    def covers(self, start: int) -> bool:
+        """Whether a walk from there would be the end of this one."""
+        i = int(np.searchsorted(self.positions, start))
+        return i < len(self.positions) and int(self.positions[i]) == start
 
     def first_with(self, offset: int, start: int) -> tuple[int, int] | None:
-        """Position and last offset of the first batch from `start` on that reaches `offset`."""
+        """Position and last offset of the first batch from `start` on that reaches `offset`.
+
+        Raises:
+            BrokenFileError: the walk did not get through; Kafka wants all of it before it looks.
+        """
+        if self.problem:
+            raise self.problem
         first = int(np.searchsorted(self.positions, start))
         i = int(np.searchsorted(self.highest, offset))
         if i < first:
@@ -138,22 +155,21 @@ class _Finder:
     def __init__(self, log: LogBytes, index: np.ndarray[Any, Any]) -> None:
         self._log = log
         self._index = index
-        self._walks: dict[int, _Batches] = {}
+        self._walks: list[_Walk] = []
 
     def find(self, relative: int, offset: int) -> tuple[int, int] | None:
         """Position and last offset of the batch that holds `offset`, or of a later one."""
         slot = _lookup(self._index["offset"], relative)
         start = 0 if slot < 0 else int(self._index["position"][slot])
         if not 0 <= start <= self._log.size:
-            raise BrokenFileError(f"{self._log.name}: an index entry points at {start}, behind its end")
-        whole = self._walks.get(0)
-        if whole is None:
-            whole = self._walks[0] = _Batches(self._log, 0)
-        if start in (0, self._log.size) or start in whole.positions[np.searchsorted(whole.positions, start) :][:1]:
-            return whole.first_with(offset, start)
-        if start not in self._walks:
-            self._walks[start] = _Batches(self._log, start)
-        return self._walks[start].first_with(offset, start)
+            raise BrokenFileError(f"{self._log.name}: an index entry points at {start}, outside of the file")
+        if not self._walks:
+            self._walks.append(_Walk(self._log, 0))
+        for walk in self._walks:
+            if walk.covers(start):
+                return walk.first_with(offset, start)
+        self._walks.append(_Walk(self._log, start))
+        return self._walks[-1].first_with(offset, start)
 
 
 def _lookup(offsets: np.ndarray[Any, Any], target: int) -> int:
@@ -219,12 +235,16 @@ def dump_aborted_index(path: str, output: Output) -> None:
     """Show a .txnindex."""
     base_offset(path)
     entries, _ = _entries(path, ABORTED_ENTRY)
-    for version in entries["version"].tolist():
-        if version > 0:
-            raise BrokenFileError(f"{path}: an entry of version {version}, 0 is known")
-    for version, producer_id, first, last, stable in entries.tolist():
+    # Kafka looks at the version's high byte alone, shows that, and gives up where it is over 0.
+    shown = entries["version"] >> 8
+    for number in np.flatnonzero(entries["version"]).tolist():
+        message = f"{path}: entry {number} has version {entries['version'][number]}, 0 is known"
+        if shown[number] > 0:
+            raise BrokenFileError(message)
+        output.complain(message)
+    for high_byte, (version, producer_id, first, last, stable) in zip(shown.tolist(), entries.tolist(), strict=True):
         output.text(
-            f"version: {version} producerId: {producer_id} firstOffset: {first} lastOffset: {last}"
+            f"version: {high_byte} producerId: {producer_id} firstOffset: {first} lastOffset: {last}"
             f" lastStableOffset: {stable}\n"
         )
         output.item(

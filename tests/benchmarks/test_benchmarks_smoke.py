@@ -1,5 +1,4 @@
 """The benchmarks run, measure what they say, and lose no record. Nothing here judges a speed."""
-# ruff: noqa: D103, S101
 
 from __future__ import annotations
 

@@ -372,7 +372,7 @@ def test_what_is_alive_at_exit_does_no_harm():
     pytest.importorskip("duckdb")
     paths = [os.path.dirname(__file__), *filter(None, sys.path)]  # noqa: PTH120
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([sys.executable, "-c", AT_EXIT], env=environment, capture_output=True, text=True)  # noqa: S603
+    done = subprocess.run([sys.executable, "-c", AT_EXIT], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not any(word in done.stderr for word in ("Traceback", "Fatal", "Exception ignored")), done.stderr
 

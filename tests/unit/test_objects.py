@@ -834,7 +834,9 @@ def test_lists_from_columns_leak_nothing(three: Any) -> None:
 
 
 def test_check_values_names_the_first_wrong_item() -> None:
-    _objects.check_values([b"", None, bytearray(), memoryview(b""), np.zeros(2)], "value")
+    assert _objects.check_values([b"", None, bytearray(), memoryview(b""), np.zeros(2)], "value") == 16
+    assert _objects.check_values([b"abc", None], "value") == 3
+    assert _objects.check_values([None], "value") == 0
     with pytest.raises(TypeError, match=r"values\[1\] must be bytes-like or None, not int; set value_serializer"):
         _objects.check_values((b"", 5, "x"), "value")
     with pytest.raises(TypeError, match=r"keys\[0\] must be bytes-like or None, not str; set key_serializer"):

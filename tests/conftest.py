@@ -1,0 +1,17 @@
+"""Fixtures for all tests."""
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a real broker wrote, unpacked: clean/, killed/, expected/, dump/. Shared by all tests: copy, do not change."""
+    root = tmp_path_factory.mktemp("golden")
+    with tarfile.open(GOLDEN / "kafka-4.3.1.tar.xz") as archive:
+        archive.extractall(root, filter="data")
+    return root

@@ -65,23 +65,25 @@ static bool run_holds(batch_walk *walk) {
 bool batch_walk_resync(batch_walk *walk) {
     batch_walk search = *walk, first, chosen;
     batch_header header;
-    int64_t first_end_offset = 0;
+    int64_t first_end_offset = 0, first_end_position = 0;
     bool found = false;
     while (find_batch(&search, &header)) {
         batch_walk behind = search;
         behind.next_offset = header.base_offset;
         chosen = behind;
         if (run_holds(&behind)) {
-            /* What was found before it is kept only if it is in order; else it was put there from farther on. */
-            *walk = found && first_end_offset <= header.base_offset ? first : chosen;
+            /* What was found before it is kept only if it is in order: else it was put there from farther on, or, where
+             * it reaches just up to here, its own offset is wrong. */
+            bool keeps = found && first_end_offset <= header.base_offset && first_end_position != chosen.position;
+            *walk = keeps ? first : chosen;
             return true;
         }
         if (!found) {
             first = chosen;
             first_end_offset = behind.next_offset;
+            first_end_position = behind.position;
             found = true;
         }
-        search.position = behind.position - 1; /* the one that broke the run may be the right one */
     }
     if (found)
         *walk = first;

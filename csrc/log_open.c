@@ -59,10 +59,18 @@ static plog_status settle_segment(plog_log *log, const log_segment *segment, plo
     return status;
 }
 
+/* Steps over damage below offset_max, where the log is known to have got to.  The first batch behind it has nothing
+ * before it to bear its offset out: one that lies farther is more likely changed than right. */
+static void step_over_damage(batch_walk *walk, int64_t offset_max) {
+    int64_t next_offset = walk->next_offset;
+    while (batch_walk_resync(walk) && next_offset < offset_max && walk->next_offset > offset_max)
+        walk->next_offset = next_offset;
+}
+
 /* Walks a segment, counts its batches in fresh indexes, and cuts it where it goes bad at or behind the recovery point.
  * *next_offset_out is where the log goes on behind it. */
 static plog_status recover_segment(plog_log *log, log_segment *segment, int64_t recovery_point,
-                                   plog_recovery *recovery, int64_t *next_offset_out, bool *cut_out,
+                                   int64_t end_offset_min, plog_recovery *recovery, int64_t *next_offset_out, bool *cut_out,
                                    plog_error *error) {
     int64_t bytes = segment_bytes(segment);
     plog_status status = segment_map(segment, &log->directory, bytes, error);
@@ -86,7 +94,7 @@ static plog_status recover_segment(plog_log *log, log_segment *segment, int64_t 
                                          log->options.index_interval_bytes, error);
         } else if (below) {
             recovery->damaged++;
-            batch_walk_resync(&walk);
+            step_over_damage(&walk, end_offset_min);
         } else {
             *cut_out = true;
             recovery->truncated_bytes += bytes - position;
@@ -134,7 +142,7 @@ static plog_status recover(plog_log *log, int64_t recovery_point, int64_t end_of
         }
         bool cut;
         damaged = recovery->damaged;
-        status = recover_segment(log, segment, recovery_point, recovery, &next_offset, &cut, error);
+        status = recover_segment(log, segment, recovery_point, end_offset_min, recovery, &next_offset, &cut, error);
         /* Before the cut: else, interrupted in between, they would be taken for what follows it. */
         if (status == PLOG_OK && cut) status = drop_segments(log, i + 1, recovery, error);
         if (status == PLOG_OK) status = settle_segment(log, segment, error);

@@ -54,7 +54,7 @@ class Background:
                 if not self._due:
                     self._wake.wait()
                 elif (left := self._due[0][0] - time.monotonic()) > 0:
-                    self._wake.wait(left)
+                    self._wake.wait(min(left, threading.TIMEOUT_MAX))
                 else:
                     return heapq.heappop(self._due)[2]
             return None

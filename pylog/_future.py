@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 from collections.abc import Callable, Generator
@@ -20,6 +21,15 @@ T = TypeVar("T")
 
 # A batch's way: its records are buffered, then appended to the log; done means acknowledged as acks says, or failed.
 _wake = threading.Condition()
+
+
+def _renew_wake() -> None:
+    global _wake
+    _wake = threading.Condition()
+
+
+# A thread that is not in the child may hold it at the moment of the fork.
+os.register_at_fork(after_in_child=_renew_wake)
 
 
 class Batch:

@@ -8,7 +8,6 @@ import sys
 import threading
 import weakref
 from collections.abc import Collection, Iterator, Mapping
-from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, Unpack
 from . import _directory, _native
 from ._admin import Admin
 from ._background import Background
-from ._columns import Columns, Scan
+from ._columns import Scan
 from ._config import ConsumerConfig, ProducerConfig, TopicConfig, check_topic_config
 from ._directory import Directory, DirectoryLock
 from ._errors import (
@@ -29,17 +28,16 @@ from ._errors import (
     StorageError,
     UnknownTopicOrPartitionError,
 )
-from ._partition import Partition, iterate
+from ._flusher import Flusher
+from ._partition import Partition
 from ._producer import Producer
+from ._reading import read_columns, read_records, resolve_spans
 from ._serializers import resolve_deserializer
 from ._topic import Topic
 from ._types import De, Isolation, Record, Start, TopicPartition
 
 if TYPE_CHECKING:
     from ._consumer import Consumer
-
-FETCH_BYTES = 1 << 20
-CHECKPOINT_SECONDS = 10.0
 
 _open_logs: set[Log] = set()
 
@@ -109,13 +107,10 @@ class Log:
         self._auto_create = auto_create_topics
         self._num_partitions = num_partitions
         self._topic_defaults = dict(topic_defaults)
-        self._flush_ms = flush_ms
         self._lock = threading.RLock()
         self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()
         self._state: type[IllegalStateError] | None = None
-        self._dirty: set[Partition] = set()
-        self._flushing = False
-        self._checkpointing = False
+        self.flusher = Flusher(self.background, flush_ms, self.write_recovery_points)
         self._directory_lock = DirectoryLock(path)
         self._open_directory()
         _open_logs.add(self)
@@ -237,15 +232,8 @@ class Log:
         value = resolve_deserializer(value_deserializer, option="value_deserializer")
         if end is None:
             return self._follow(topic, partition, start, isolation_level, key_deserializer, value_deserializer)
-        parts = self._bounds(topic, partition, start, end, isolation_level)
-        return self._read(parts, isolation_level, key, value)
-
-    def _read(
-        self, parts: list[tuple[Partition, int, int]], isolation_level: Isolation, key: Any, value: Any
-    ) -> Iterator[Record]:
-        for part, first, last in parts:
-            reader = part.reader(first, isolation_level=isolation_level)
-            yield from iterate(reader, last, FETCH_BYTES, key, value)
+        spans = resolve_spans(self.topic(topic), partition, start, end, isolation_level)
+        return read_records(spans, isolation_level, key, value)
 
     def _follow(
         self,
@@ -256,13 +244,13 @@ class Log:
         key_deserializer: De | None,
         value_deserializer: De | None,
     ) -> Iterator[Record]:
-        parts = self._bounds(topic, partition, start, "latest", isolation_level)
+        spans = resolve_spans(self.topic(topic), partition, start, "latest", isolation_level)
         consumer = self.consumer(
             isolation_level=isolation_level, key_deserializer=key_deserializer, value_deserializer=value_deserializer
         )
-        consumer.assign([part.tp for part, _, _ in parts])
-        for part, first, _ in parts:
-            consumer.seek(part.tp, first)
+        consumer.assign([span.partition.tp for span in spans])
+        for span in spans:
+            consumer.seek(span.partition.tp, span.start)
         return consumer
 
     def scan(
@@ -275,49 +263,8 @@ class Log:
         isolation_level: Isolation = "read_uncommitted",
     ) -> Scan:
         """The records as Columns: numpy views over the mapped segments, for iteration or Arrow.  Bounds as in read."""
-        parts = self._bounds(topic, partition, start, end, isolation_level)
-
-        def chunks() -> Iterator[Columns]:
-            for part, first, last in parts:
-                reader = part.reader(first, isolation_level=isolation_level)
-                while reader.position < last and (columns := reader.columns(FETCH_BYTES)) is not None:
-                    if columns.offset[-1] >= last:
-                        columns = columns.cut(0, int(columns.offset.searchsorted(last)))
-                    if len(columns):
-                        yield columns
-
-        return Scan(chunks)
-
-    def _bounds(
-        self, topic: str, partition: int | None, start: Start, end: Start, isolation_level: Isolation
-    ) -> list[tuple[Partition, int, int]]:
-        found = self.topic(topic)
-        parts = found.partitions if partition is None else [found.partition(partition)]
-        bounds = []
-        for part in parts:
-            first = self._offset(part, start, len(parts), isolation_level)
-            bounds.append((part, first, self._offset(part, end, len(parts), isolation_level)))
-        return bounds
-
-    def _offset(self, part: Partition, where: Start, count: int, isolation_level: Isolation) -> int:
-        state = part.native.state()
-        end = part.end_offset(isolation_level)
-        if where == "earliest":
-            return state.log_start_offset
-        if where == "latest":
-            return end
-        if isinstance(where, datetime):
-            if where.tzinfo is None:
-                raise ValueError(f"{where!r} has no timezone; use datetime.now(timezone.utc) or the like")
-            found = part.find_time(int(where.timestamp() * 1000))
-            return end if found is None else min(found[0], end)
-        if isinstance(where, Mapping):
-            return int(where.get(part.tp, state.log_start_offset))
-        if isinstance(where, int) and not isinstance(where, bool):
-            if count > 1:
-                raise ValueError(f"topic {part.tp.topic} has {count} partitions: an offset needs one of them")
-            return where
-        raise TypeError(f"start and end are an offset, a datetime, 'earliest', 'latest' or a mapping, not {where!r}")
+        spans = resolve_spans(self.topic(topic), partition, start, end, isolation_level)
+        return Scan(lambda: read_columns(spans, isolation_level))
 
     # -- topics
 
@@ -349,7 +296,10 @@ class Log:
     # -- durability
 
     def flush(self) -> None:
-        """All that was appended so far is on the disk when this returns.  Raises what flush of a producer raises."""
+        """Append what producers buffer; all that was appended so far is on the disk when this returns.
+
+        Raises StorageError.  Sends that failed are told by their futures and by Producer.flush.
+        """
         self.check_open()
         for handle in list(self._handles):
             if isinstance(handle, Producer):
@@ -359,52 +309,26 @@ class Log:
                 if partition.is_open:
                     partition.native.flush()
         if not self.read_only:
-            self._write_recovery_points()
+            self.write_recovery_points()
 
     def flushed_offsets(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """Up to where (exclusive) each partition is known to be on the disk."""
         return {tp: self.topic(tp[0]).partition(tp[1]).native.state().flushed_offset for tp in tps}
 
-    def note_append(self, partition: Partition, rolled: bool) -> None:
-        """A batch was appended: see that it is flushed in time, and a rolled segment soon."""
-        self._dirty.add(partition)
-        if rolled and not self._checkpointing:
-            self._checkpointing = True
-            self.background.after(0, self._checkpoint)
-        if self._flush_ms is not None and not self._flushing:
-            self._flushing = True
-            self.background.after(self._flush_ms / 1000, self._flush_dirty)
-
-    def _flush_dirty(self) -> None:
-        self._flushing = False
-        dirty, self._dirty = self._dirty, set()
-        for partition in dirty:
-            try:
-                partition.native.flush()
-            except ClosedError:
-                continue  # deleted meanwhile
-        if not self._checkpointing:
-            self._checkpointing = True
-            self.background.after(CHECKPOINT_SECONDS, self._checkpoint)
-
-    def _checkpoint(self) -> None:
-        self._checkpointing = False
-        self._flush_dirty()
+    def write_recovery_points(self) -> None:
+        """Note durably up to where each partition is on the disk: recovery scans no further back."""
         with self._lock:
-            if self._state is None:
-                self._write_recovery_points()
+            if self._state is not None:
+                return
+            points = self._kept(self._recovery_points)
+            points.update((tp, state.flushed_offset) for tp, state in self._states().items())
+            self._recovery_points = points
+            self.directory.write_checkpoint(_directory.RECOVERY_POINTS, points)
 
     def _states(self) -> dict[TopicPartition, _native.LogState]:
         return {
             part.tp: part.native.state() for topic in self.topics.values() for part in topic.partitions if part.is_open
         }
-
-    def _write_recovery_points(self) -> None:
-        with self._lock:
-            points = self._kept(self._recovery_points)
-            points.update((tp, state.flushed_offset) for tp, state in self._states().items())
-            self._recovery_points = points
-            self.directory.write_checkpoint(_directory.RECOVERY_POINTS, points)
 
     def _kept(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         """Those of partitions that are there."""
@@ -528,5 +452,4 @@ def _forget_in_child() -> None:
 atexit.register(_close_at_exit)
 os.register_at_fork(after_in_child=_forget_in_child)
 
-__all__ = ["FETCH_BYTES", "Log", "open"]
-
+__all__ = ["Log", "open"]

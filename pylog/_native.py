@@ -17,6 +17,7 @@ from . import _core  # type: ignore[attr-defined]
 from ._errors import (
     ClosedError,
     CorruptRecordError,
+    ForkError,
     IllegalStateError,
     InvalidConfigurationError,
     MessageSizeTooLargeError,
@@ -314,6 +315,7 @@ class NativeLog:
         self._gate = threading.Condition()
         self._calls = 0
         self._log: Any = None
+        self._gone: type[IllegalStateError] = ClosedError
         self._bell = bell  # outlives the log
         self.directory = directory
         params = ffi.new(
@@ -344,7 +346,8 @@ class NativeLog:
     def _enter(self) -> Any:
         with self._gate:
             if self._log is None:
-                raise ClosedError(f"{self.directory} is closed")
+                whose = "closed" if self._gone is ClosedError else "open in the parent process, not here"
+                raise self._gone(f"{self.directory} is {whose}")
             self._calls += 1
             return self._log
 
@@ -473,6 +476,11 @@ class NativeLog:
         error = ffi.new("plog_error *")
         if log is not None and lib.plog_log_close(log, error):
             _raise(error)
+
+    def mark_forked(self) -> None:
+        """In a forked child: refuse every call.  Threads that are not here may have held the locks; nothing is freed."""
+        self._gate = threading.Condition()
+        self._log, self._gone = None, ForkError
 
     def abandon(self) -> None:
         """Free the log and write nothing."""

@@ -1,7 +1,7 @@
 """A partition: its native log, and the way from stored batches to columns and records."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
@@ -54,6 +54,13 @@ class Partition:
             self._closed = True
             if self._native is not None:
                 self._native.abandon()
+
+    def mark_forked(self) -> None:
+        """In a forked child: refuse every use.  Called with no other thread alive."""
+        self._closed = True
+        self._lock = threading.Lock()
+        if self._native is not None:
+            self._native.mark_forked()
 
     def __repr__(self) -> str:
         return f"Partition({self.tp.topic}-{self.tp.partition})"
@@ -128,25 +135,30 @@ class Reader:
         value_deserializer: Deserializer | None = None,
     ) -> list[Record]:
         """The next records; empty at the end."""
+        before = self.position
         decoded = self.decode(bytes_max)
         if decoded is None:
             return []
         topic, partition = self.partition.tp
-        return _native.records(
-            topic,
-            partition,
-            int(self._log_append_time),
-            decoded.data,
-            decoded.offset,
-            decoded.timestamp,
-            decoded.key_at,
-            decoded.key_bytes,
-            decoded.value_at,
-            decoded.value_bytes,
-            decoded.headers_at,
-            key_deserializer=key_deserializer,
-            value_deserializer=value_deserializer,
-        )
+        try:
+            return _native.records(
+                topic,
+                partition,
+                int(self._log_append_time),
+                decoded.data,
+                decoded.offset,
+                decoded.timestamp,
+                decoded.key_at,
+                decoded.key_bytes,
+                decoded.value_at,
+                decoded.value_bytes,
+                decoded.headers_at,
+                key_deserializer=key_deserializer,
+                value_deserializer=value_deserializer,
+            )
+        except BaseException:
+            self.position = before  # what a deserializer refuses is not skipped
+            raise
 
     def _decode_chunk(self, chunk: _native.Chunk) -> _native.DecodedRecords:
         file = self._file(chunk)
@@ -163,21 +175,3 @@ class Reader:
     def _file(self, chunk: _native.Chunk) -> str:
         topic, partition = self.partition.tp
         return f"{topic}-{partition}/{chunk.raw.segment_base:020d}.log"
-
-
-def iterate(
-    reader: Reader,
-    end: int,
-    bytes_max: int,
-    key_deserializer: Deserializer | None = None,
-    value_deserializer: Deserializer | None = None,
-) -> Iterator[Record]:
-    """The records from the reader's position up to `end` (exclusive)."""
-    while reader.position < end:
-        records = reader.records(bytes_max, key_deserializer=key_deserializer, value_deserializer=value_deserializer)
-        if not records:
-            return
-        if records[-1].offset < end:
-            yield from records
-        else:
-            yield from (record for record in records if record.offset < end)

@@ -96,8 +96,7 @@ class Producer:
                 raise ValueError(f"topic {topic} is compacted: a record needs a key")
             lane = route.choose(key, value, partition)
             builder = lane.builder
-            batch = builder.owner
-            if batch is not None:
+            while (batch := builder.owner) is not None:  # again if a callback has begun a batch meanwhile
                 future = builder.append_future(Future, batch, value, key, headers, timestamp)
                 if future is not None:
                     return future
@@ -207,7 +206,7 @@ class Producer:
         """
         self._check_open()
         self.push_all()
-        self._raise_unseen()
+        self.raise_unseen()
 
     def push_all(self) -> None:
         """Append all open batches; failures are kept for their futures and for flush."""
@@ -220,23 +219,25 @@ class Producer:
         """Append this batch now, if that has not begun."""
         lane = batch.lane
         with self._lock:
+            if self._closed not in (None, ClosedError):
+                self._check_open()  # forked: the batch is the parent's to send
             if lane.builder.owner is batch:
                 self._append(lane)
         self._flush_lanes(lane)
 
     def close(self) -> None:
         """Flush, then close.  Raises what flush raises, but is closed then."""
-        if self._closed is not None:
-            return
+        with self._lock:
+            if self._closed is not None:
+                return
+            self._closed = ClosedError  # before the last push: what another thread sends now is refused, not forgotten
+            self._quick.clear()
+            self._routes.clear()
         try:
             self.push_all()
         finally:
-            with self._lock:
-                self._quick.clear()
-                self._routes.clear()
-                self._closed = ClosedError
             self._log.remove_handle(self)
-        self._raise_unseen()
+        self.raise_unseen()
 
     def mark_forked(self, error: type[PylogError]) -> None:
         """In a forked child: nothing here may be used, nothing be sent twice.  Called with no other thread alive."""
@@ -283,7 +284,7 @@ class Producer:
     def _forget_changed_topics(self) -> None:
         self._generation = self._log.generation
         for name, route in list(self._routes.items()):
-            if self._log.topics.get(name) is not route.topic or len(route.lanes) != len(route.topic.partitions):
+            if self._log.topics.get(name) is not route.topic or route.outdated:
                 for lane in route.lanes:
                     self._append(lane)
                 del self._routes[name]
@@ -393,10 +394,11 @@ class Producer:
                 self._unflushed_lanes[id(lane)] = lane
             else:
                 batch.finish()
-            self._log.note_append(lane.partition, appended.rolled)
+            self._log.flusher.note_append(lane.partition, appended.rolled)
 
     def _fail(self, batch: Batch, error: BaseException) -> None:
         self._failed.append(batch)
+        self._log.keep_failed(self)
         batch.finish(error)
 
     def _settle_soon(self) -> None:
@@ -426,9 +428,11 @@ class Producer:
                 for batch in batches:
                     batch.finish()
 
-    def _raise_unseen(self) -> None:
+    def raise_unseen(self) -> None:
+        """Raise the first failure that nobody has seen; the others are forgotten."""
         with self._lock:
             failed, self._failed = self._failed, []
+            self._log.forget_failed(self)
         for batch in failed:
             if not batch.seen and batch.error is not None:
                 batch.seen = True

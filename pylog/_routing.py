@@ -46,6 +46,7 @@ class Route:
     def __init__(self, topic: Topic, partitioner: Partitioner | str, batch_size: int) -> None:
         self.topic = topic
         self.lanes = [Lane(topic, partition, batch_size) for partition in topic.partitions]
+        self._sized_for = topic.batch_bytes_max, topic.compacted
         self._partitioner = partitioner
         self._by_key = partitioner in ("default", "key")
         self.sender = _native.TopicSender(
@@ -53,6 +54,14 @@ class Route:
             tuple(lane.builder for lane in self.lanes),
             self._by_key,
             partitioner in ("default", "round_robin") and not topic.compacted,
+        )
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the topic has changed in a way that asks for a new route."""
+        return len(self.lanes) != len(self.topic.partitions) or self._sized_for != (
+            self.topic.batch_bytes_max,
+            self.topic.compacted,
         )
 
     def choose(self, key: Any, value: Any, partition: int | None) -> Lane:

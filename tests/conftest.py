@@ -10,7 +10,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 @pytest.fixture(scope="session")
 def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a real broker wrote, unpacked: clean/, killed/, expected/, dump/. Shared by all tests: copy, do not change."""
+    """What a real broker wrote, unpacked: clean/, killed/, expected/, dump/. Shared by all tests, so copy from it."""
     root = tmp_path_factory.mktemp("golden")
     with tarfile.open(GOLDEN / "kafka-4.3.1.tar.xz") as archive:
         archive.extractall(root, filter="data")

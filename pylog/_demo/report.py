@@ -62,6 +62,11 @@ def shown(data: bytes, columns: int) -> str:
     return text + "..."
 
 
+def counted(count: int, what: str) -> str:
+    """A number and its noun, in the singular where it is one."""
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
 def duration(seconds: float) -> str:
     """A time as people say it."""
     if seconds >= 1:

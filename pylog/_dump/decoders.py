@@ -106,7 +106,7 @@ def _read(
     if kind not in types:
         raise _UnknownTypeError(kind)
     key_schema, value_schema = types[kind]
-    key_tree = _message(key_message, key_schema, 0, "key")
+    key_tree = _message(key_message, key_schema, kind, "key")
     if value is None:
         return kind, key_tree, None
     value_message = Message(value)

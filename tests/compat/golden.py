@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import shutil
+import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,6 +48,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "rolled-index": {"index_interval_bytes": 1, "segment_index_bytes": 1024},
     "rolled-size": {"segment_bytes": 1 << 20},
     "txn": {"index_interval_bytes": 1, "segment_index_bytes": 512},
+    "compact-plain": {"cleanup_policy": "compact", "index_interval_bytes": 256},
+    "compact-lz4": {"cleanup_policy": "compact", "index_interval_bytes": 256},
 }
 
 EXACT_BYTES_MAX = 512
@@ -224,6 +227,27 @@ def batches(log_file: Path) -> Iterator[Batch]:
             int.from_bytes(header[12:16], "big"),
         )
         position += size
+
+
+class Producer(NamedTuple):
+    """A producer's entry in a .snapshot."""
+
+    producer_id: int
+    epoch: int
+    last_sequence: int
+    last_offset: int
+    offset_delta: int
+    timestamp: int
+    coordinator_epoch: int
+    txn_first_offset: int
+
+
+def producers(snapshot: Path) -> list[Producer]:
+    """The entries of a producer snapshot."""
+    data = snapshot.read_bytes()
+    entries = [Producer(*struct.unpack(">qhiqiqiq", data[at : at + 46])) for at in range(10, len(data), 46)]
+    assert len(entries) == int.from_bytes(data[6:10], "big")
+    return entries
 
 
 def offset_entries(index: Path) -> list[tuple[int, int]]:

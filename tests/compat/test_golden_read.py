@@ -26,13 +26,11 @@ def level(committed: bool) -> pylog._types.Isolation:
 def polled(consumer: pylog.Consumer, tp: TopicPartition, end: int, max_records: int | None = None) -> list[Row]:
     """All that poll gives up to the end, which it must reach."""
     got: list[Row] = []
-    while consumer.position(tp) < end:
-        batch = consumer.poll(timeout_ms=0, max_records=max_records)
-        assert batch, f"nothing at {consumer.position(tp)}, the end is {end}"
+    while batch := consumer.poll(timeout_ms=0, max_records=max_records):
         assert set(batch) == {tp}
         assert max_records is None or len(batch[tp]) <= max_records
         got += rows(batch[tp])
-    assert consumer.poll(timeout_ms=0) == {}
+    assert consumer.position(tp) == end  # also where the last batches are control records
     return got
 
 
@@ -180,9 +178,10 @@ def test_the_brokers_own_topics_are_read_as_its_dump_tool_reads_them(
             (record.offset, record.timestamp, size(record.key), size(record.value))
             for record in golden_logs[side].read(topic, int(partition.name.rpartition("-")[2]))
         ]
-        assert got[: len(want)] == want, partition.name
-        # The metadata log went on between the two copies; of the others both hold the same.
-        assert len(got) == len(want) or (topic, side) == ("__cluster_metadata", "killed"), partition.name
+        if (topic, side) == ("__cluster_metadata", "killed"):
+            assert len(got) > len(want) // 2  # it was copied earlier: the controller went on writing
+            del want[len(got) :]
+        assert got == want, partition.name
 
 
 def size(data: bytes | None) -> int:

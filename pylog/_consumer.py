@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from ._columns import Columns
 from ._config import ConsumerConfig, consumer_config
+from ._directory import check_topic_name
 from ._errors import (
     ClosedError,
     ConcurrentUseError,
@@ -93,6 +94,8 @@ class Consumer:
             raise TypeError("topics must be a collection of names, not a str")
         if bool(topics) == (pattern is not None):
             raise ValueError("subscribe takes topics or a pattern")
+        for topic in topics:
+            check_topic_name(topic)
         with self._alone():
             self._topics = frozenset(topics) if pattern is None else None
             self._pattern = None if pattern is None else re.compile(pattern)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ._background import Background
-from ._errors import ClosedError
+from ._errors import ClosedError, PylogError
 from ._partition import Partition
 
 CHECKPOINT_SECONDS = 10.0
@@ -48,8 +48,13 @@ class Flusher:
         self._checkpoint()
 
     def _flush_dirty(self) -> None:
+        failure: PylogError | None = None
         while self._dirty:
             try:
                 self._dirty.pop().native.flush()
             except ClosedError:
                 continue  # its topic was deleted meanwhile
+            except PylogError as error:
+                failure = error  # the other partitions are due all the same
+        if failure is not None:
+            raise failure

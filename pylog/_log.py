@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 import threading
@@ -109,6 +110,7 @@ class Log:
         self._topic_defaults = dict(topic_defaults)
         self._lock = threading.RLock()
         self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()
+        self._failed: set[Producer] = set()  # kept, whoever drops them: what failed there is still to be raised
         self._state: type[IllegalStateError] | None = None
         self.flusher = Flusher(self.background, flush_ms, self.write_recovery_points)
         self._directory_lock = DirectoryLock(path)
@@ -123,10 +125,12 @@ class Log:
             if not path.is_dir():
                 raise StorageError(2, "no such directory", str(path))
         else:
-            path.mkdir(parents=True, exist_ok=True)
-            self._directory_lock.acquire()
+            with _storage_errors():
+                path.mkdir(parents=True, exist_ok=True)
+                self._directory_lock.acquire()
         try:
-            self._load()
+            with _storage_errors():
+                self._load()
         except BaseException:
             for topic in self.topics.values():
                 for partition in topic.partitions:
@@ -208,6 +212,14 @@ class Log:
     def remove_handle(self, handle: _Handle) -> None:
         """The handle was closed."""
         self._handles.discard(handle)
+
+    def keep_failed(self, producer: Producer) -> None:
+        """A send of this producer failed: it stays a handle, even if its owner drops it, until that was raised."""
+        self._failed.add(producer)
+
+    def forget_failed(self, producer: Producer) -> None:
+        """What failed in this producer was raised, or seen by somebody."""
+        self._failed.discard(producer)
 
     # -- reading
 
@@ -415,6 +427,20 @@ class Log:
             self._directory_lock.release()
             for handle in list(self._handles):
                 handle.mark_forked(ForkError)
+            for topic in self.topics.values():
+                for partition in topic.partitions:
+                    partition.mark_forked()
+
+
+@contextlib.contextmanager
+def _storage_errors() -> Iterator[None]:
+    """What the system refuses is a StorageError, whoever asked it."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(error.errno or 0, error.strerror or str(error), error.filename) from error
 
 
 def _collect(errors: list[Exception], function: Any) -> None:

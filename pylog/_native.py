@@ -144,6 +144,7 @@ class DecodedRecords:
     """The decoded columns of one chunk or block: positions count from the start of `data`."""
 
     __slots__ = (
+        "_block",
         "data",
         "headers_at",
         "key_at",
@@ -155,31 +156,21 @@ class DecodedRecords:
     )
 
     def __init__(self, data: Any, count: int) -> None:
-        wide = np.empty((5, count), np.int64)
-        narrow = np.empty((2, count), np.int32)
         self.data = data
+        # One block for all: asking numpy and cffi for an address seven times would cost more than a small batch.
+        self._block = np.empty(6 * count, np.int64)
+        wide = self._block[: 5 * count].reshape(5, count)
         self.offset, self.timestamp, self.key_at, self.value_at, self.headers_at = wide
-        self.key_bytes, self.value_bytes = narrow
+        self.key_bytes, self.value_bytes = self._block[5 * count :].view(np.int32).reshape(2, count)
 
     def pointers(self) -> Any:
         """The arrays as a plog_columns; they must outlive its use."""
-        def wide(a: Any) -> Any:
-            return ffi.cast("int64_t *", a.ctypes.data)
-
-        def narrow(a: Any) -> Any:
-            return ffi.cast("int32_t *", a.ctypes.data)
-
+        count = len(self.offset)
+        wide = ffi.from_buffer("int64_t[]", self._block)
+        narrow = ffi.cast("int32_t *", wide + 5 * count)
         return ffi.new(
             "plog_columns *",
-            (
-                wide(self.offset),
-                wide(self.timestamp),
-                wide(self.key_at),
-                wide(self.value_at),
-                wide(self.headers_at),
-                narrow(self.key_bytes),
-                narrow(self.value_bytes),
-            ),
+            (wide + 0, wide + count, wide + 2 * count, wide + 3 * count, wide + 4 * count, narrow, narrow + count),
         )
 
     def cut(self, start: int, stop: int) -> DecodedRecords:
@@ -478,7 +469,7 @@ class NativeLog:
             _raise(error)
 
     def mark_forked(self) -> None:
-        """In a forked child: refuse every call.  Threads that are not here may have held the locks; nothing is freed."""
+        """In a forked child: refuse every call.  Threads that are not here may have held locks; nothing is freed."""
         self._gate = threading.Condition()
         self._log, self._gone = None, ForkError
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._columns import Columns
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ._topic import Topic
 
 FETCH_BYTES = 1 << 20
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Span(NamedTuple):
@@ -34,18 +35,18 @@ def resolve_spans(topic: Topic, partition: int | None, start: Start, end: Start,
     single = len(parts) == 1
     spans = []
     for part in parts:
-        first = _offset(part, start, single, isolation)
+        first = _offset(part, start, single, isolation, missing="earliest")
         state = part.native.state()
         if not state.log_start_offset <= first <= state.log_end_offset:
             raise OffsetOutOfRangeError(
                 f"{part.tp.topic}-{part.tp.partition}: offset {first} is out of range "
                 f"{state.log_start_offset} to {state.log_end_offset}"
             )
-        spans.append(Span(part, first, _offset(part, end, single, isolation)))
+        spans.append(Span(part, first, _offset(part, end, single, isolation, missing="latest")))
     return spans
 
 
-def _offset(part: Partition, where: Start, single: bool, isolation: Isolation) -> int:
+def _offset(part: Partition, where: Start, single: bool, isolation: Isolation, *, missing: Start) -> int:
     end = part.end_offset(isolation)
     if where == "latest":
         return end
@@ -55,10 +56,12 @@ def _offset(part: Partition, where: Start, single: bool, isolation: Isolation) -
     if isinstance(where, datetime):
         if where.tzinfo is None:
             raise ValueError(f"{where!r} has no timezone; use datetime.now(timezone.utc) or the like")
-        found = part.find_time(max(0, int(where.timestamp() * 1000)))
+        # Rounded up: a record of the millisecond that this moment lies in may be older than the moment.
+        timestamp = -((EPOCH - where) // timedelta(milliseconds=1))
+        found = part.find_time(max(0, timestamp))
         return end if found is None else min(found[0], end)
     if isinstance(where, Mapping):
-        return int(where.get(part.tp, log_start))
+        return _offset(part, where.get(part.tp, missing), True, isolation, missing=missing)
     if isinstance(where, int) and not isinstance(where, bool):
         if not single:
             raise ValueError(f"topic {part.tp.topic} has several partitions: an offset needs one of them")

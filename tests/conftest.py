@@ -1,9 +1,13 @@
 """Fixtures for all tests."""
 
+import os
 import tarfile
 from pathlib import Path
 
 import pytest
+
+# Programs that tests start in the checkout import the pylog that is tested, not the sources, which are not compiled.
+os.environ["PYTHONSAFEPATH"] = "1"
 
 GOLDEN = Path(__file__).parent / "golden"
 

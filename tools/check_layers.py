@@ -11,8 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# From the bottom up. A file includes headers of lower layers, and of its own line the header of its own concept (log_cut.c
-# that of log). "pylog" is the public header: declarations only.
+# From the bottom up. A file includes headers of lower layers, and those of its own concept (log_cut.c that of log), not
+# others of its line. "pylog" is the public header: declarations only.
 C_LAYERS = (
     ("bytes", "crc32c", "murmur2"),
     ("record",),
@@ -33,8 +33,8 @@ SYSTEM_CALLERS = {"vfs_posix.c", "bell.c"}
 SYSTEM_HEADERS = re.compile(r"(sys|linux|asm|net|arpa)/.*|(unistd|fcntl|dirent|signal|poll|spawn|termios)\.h")
 ALLOCATIONS = "malloc calloc realloc reallocarray aligned_alloc posix_memalign free strdup strndup alloca"
 SYSTEM_CALLS = (
-    "open openat creat close read pread preadv readv write pwrite pwritev writev lseek mmap munmap mremap msync madvise "
-    "fsync fdatasync sync_file_range fallocate posix_fallocate ftruncate truncate rename renameat unlink unlinkat link "
+    "open openat creat close read pread preadv readv write pwrite pwritev writev lseek mmap munmap mremap msync "
+    "madvise fsync fdatasync sync_file_range fallocate posix_fallocate ftruncate truncate rename renameat unlink unlinkat link "
     "linkat remove mkdir mkdirat rmdir opendir fdopendir readdir closedir stat fstat fstatat lstat statx flock fcntl "
     "ioctl syscall fork execve fopen fdopen freopen fclose fread fwrite fseek ftell fflush tmpfile getenv"
 )
@@ -48,7 +48,7 @@ PYTHON_LAYERS = (
     ("_arrow",),
     ("_columns", "_column_input"),
     ("_partition",),
-    ("_topic", "_future"),
+    ("_topic", "_future", "_flusher", "_reading"),
     ("_routing",),
     ("_producer", "_consumer", "_admin"),
     ("_log",),

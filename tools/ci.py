@@ -34,11 +34,11 @@ SANITIZERS = "address,undefined"
 SANITIZER_OPTIONS = {"ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
 
 
-class Failed(Exception):
+class StepFailedError(Exception):
     """A command of a step failed; the text names it."""
 
 
-class Skipped(Exception):
+class StepSkippedError(Exception):
     """A step cannot run here; the text says why."""
 
 
@@ -61,12 +61,12 @@ class Outcome:
 
 
 def run(*command: str, environment: Mapping[str, str] | None = None) -> None:
-    """Run a command in the checkout and raise Failed unless it succeeds."""
+    """Run a command in the checkout and raise StepFailedError unless it succeeds."""
     shown = " ".join(command)
     _say(f"$ {shown if len(shown) < 300 else shown[:300] + ' ...'}")
     started = subprocess.run(command, cwd=ROOT, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL)
     if started.returncode != 0:
-        raise Failed(f"exit status {started.returncode}: {shown[:200]}")
+        raise StepFailedError(f"exit status {started.returncode}: {shown[:200]}")
 
 
 def _say(line: str) -> None:
@@ -78,14 +78,14 @@ def _tool(name: str) -> str:
     """A program beside this Python, else one on PATH."""
     found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
     if found is None:
-        raise Failed(f"{name} is not installed: pip install -r <(python tools/ci.py --needs)")
+        raise StepFailedError(f"{name} is not installed: pip install -r <(python tools/ci.py --needs)")
     return found
 
 
 def _needs_compiler(name: str) -> str:
     found = shutil.which(name)
     if found is None:
-        raise Skipped(f"{name} is not installed (apt-get install {name})")
+        raise StepSkippedError(f"{name} is not installed (apt-get install {name})")
     return found
 
 
@@ -105,10 +105,10 @@ def lint(_: Options) -> None:
     ):
         try:
             run(*command)
-        except Failed as error:
+        except StepFailedError as error:
             failures.append(str(error))
     if failures:
-        raise Failed("; ".join(failures))
+        raise StepFailedError("; ".join(failures))
 
 
 def types(_: Options) -> None:
@@ -132,7 +132,7 @@ def c(options: Options) -> None:
         run(compiler, *flags, *_files("csrc/python/*.c"))
         _make("check", options, f"CC={compiler}", f"BUILD={BUILD / f'c-{compiler}'}")
     if missing:
-        raise Skipped(f"not by {', '.join(missing)}, which is not installed")
+        raise StepSkippedError(f"not by {', '.join(missing)}, which is not installed")
 
 
 def asan(options: Options) -> None:
@@ -214,9 +214,9 @@ def perform(name: str, options: Options) -> Outcome:
     word, problem = "passed", ""
     try:
         step(options)
-    except Failed as error:
+    except StepFailedError as error:
         word, problem = "FAILED", str(error)
-    except Skipped as error:
+    except StepSkippedError as error:
         word, problem = "SKIPPED", str(error)
     outcome = Outcome(name=name, seconds=time.monotonic() - begun, word=word, problem=problem)
     _say(_line(outcome))
@@ -267,7 +267,9 @@ def main() -> int:
     for outcome in outcomes:
         _say(_line(outcome))
     failed = [outcome.name for outcome in outcomes if outcome.word == "FAILED"]
-    _say(f"{len(outcomes) - len(failed)} of {len(outcomes)} steps did not fail" + f": {', '.join(failed)}" * bool(failed))
+    _say(
+        f"{len(outcomes) - len(failed)} of {len(outcomes)} steps did not fail" + f": {', '.join(failed)}" * bool(failed)
+    )
     return 1 if failed else 0
 
 

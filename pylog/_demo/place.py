@@ -54,7 +54,7 @@ def pylog_command() -> str:
         return f"{python_command()} -m pylog"
     if _is_on_path("pylog", called):
         return "pylog"
-    return shlex.quote(str(called))
+    return _quoted(called)
 
 
 def python_command() -> str:
@@ -62,7 +62,14 @@ def python_command() -> str:
     for name in ("python3", "python"):
         if _is_on_path(name, Path(sys.executable)):
             return name
-    return shlex.quote(sys.executable)
+    return _quoted(Path(sys.executable))
+
+
+def _quoted(program: Path) -> str:
+    here = Path.cwd()
+    short = program.relative_to(here) if program.is_relative_to(here) else program
+    # Without a slash, the shell would look for it on PATH.
+    return shlex.quote(str(short) if "/" in str(short) else f"./{short}")
 
 
 def _is_on_path(name: str, program: Path) -> bool:

@@ -249,7 +249,7 @@ class Tour:
         say()
         say(f"{INDENT}{counted(records, 'record')} in {duration(watch.seconds)}: {rate(records, watch.seconds)}")
         say(
-            f"{INDENT}{counted(byte_count, 'byte')}, {byte_count / records:.1f} a line; the longest, {longest_length:,}:"
+            f"{INDENT}{counted(byte_count, 'byte')}, {byte_count / records:.1f} a line; the longest: {longest_length:,}"
         )
         say(f"{INDENT}{shown(longest.strip() or b'(a blank line)', COLUMNS - len(INDENT))}")
         if (records, byte_count) != (self.sent.records, self.sent.bytes):

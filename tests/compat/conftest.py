@@ -9,6 +9,7 @@ import pytest
 
 import pylog
 
+from . import kafka
 from .golden import SIDES
 
 
@@ -24,3 +25,12 @@ def golden_logs(golden: Path) -> Iterator[dict[str, pylog.Log]]:
     yield logs
     for log in logs.values():
         log.close()
+
+
+@pytest.fixture(scope="session")
+def broker_tools() -> None:
+    """Kafka's jars are there; skips where they cannot be run."""
+    reason = kafka.missing()
+    if reason is not None:
+        pytest.skip(reason)
+    kafka.jars()

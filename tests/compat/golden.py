@@ -1,9 +1,10 @@
-"""What the golden file holds, as tests see it: its partitions, the expected records, and an independent look at segments."""
+"""What the golden file holds, as tests see it: partitions and expected records; and an independent look at segments."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import re
 import shutil
@@ -175,7 +176,10 @@ def dumped_records(root: Path, partition: str) -> list[DumpedRecord]:
 
 
 def copy_topic(root: Path, side: str, topic: str, to: Path, *, settings: bool = False) -> Path:
-    """One topic of a data directory with the files that stand beside it; settings: those of the broker, as pylog keeps them."""
+    """A copy of one topic of a data directory, with the files that stand beside it.
+
+    settings: put the broker's settings of the topic beside them, as pylog keeps them.
+    """
     to.mkdir(parents=True)
     for path in sorted((root / side).iterdir()):
         if path.is_file():
@@ -309,7 +313,9 @@ def check_indexes_mean_the_log(partition: Path) -> None:
         offsets = offset_entries(log_file.with_suffix(".index"))
         assert offsets == sorted(set(offsets)), f"{log_file.stem}.index does not rise"
         for relative, position in offsets:
-            assert last_offset_at.get(position) == base_offset + relative, f"{log_file.stem}.index: {relative}, {position}"
+            assert last_offset_at.get(position) == base_offset + relative, (
+                f"{log_file.stem}.index: {relative}, {position}"
+            )
         largest_by: dict[int, int] = {}
         largest = -1
         for batch in segment:
@@ -317,7 +323,7 @@ def check_indexes_mean_the_log(partition: Path) -> None:
                 largest = batch.max_timestamp
                 largest_by[batch.last_offset] = largest
         times = time_entries(log_file.with_suffix(".timeindex"))
-        assert all(before[0] < after[0] for before, after in zip(times, times[1:], strict=False))
+        assert all(before[0] < after[0] for before, after in itertools.pairwise(times))
         for timestamp, relative in times:
             assert largest_by.get(base_offset + relative) == timestamp, f"{log_file.stem}.timeindex: {timestamp}"
         assert (times[-1][0] if times else -1) == largest, f"{log_file.stem}.timeindex does not end with the largest"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -107,8 +108,7 @@ def test_poll_columns_gives_the_same_records(
 def seeks(want: Expected) -> list[int]:
     """Offsets to look at: all, or a spread of them, and those beside every gap."""
     spread = range(want.low, want.high, max(1, (want.high - want.low) // SEEKS_MAX))
-    pairs = zip(want.rows, want.rows[1:], strict=False)
-    gaps = [(before, after) for before, after in pairs if after.offset > before.offset + 1]
+    gaps = [(before, after) for before, after in itertools.pairwise(want.rows) if after.offset > before.offset + 1]
     beside = [at for before, after in gaps for at in (before.offset + 1, after.offset - 1)]
     return sorted({*spread, *beside[:: max(1, len(beside) // SEEKS_MAX)]})
 
@@ -186,4 +186,3 @@ def test_the_brokers_own_topics_are_read_as_its_dump_tool_reads_them(
 
 def size(data: bytes | None) -> int:
     return -1 if data is None else len(data)
-

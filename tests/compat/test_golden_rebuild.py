@@ -1,4 +1,4 @@
-"""Indexes are hints: deleted or left with a killed broker's zero tails, they come back as the broker had written them."""
+"""Indexes are hints: deleted, or left with the zero tails of a kill, they come back as the broker had written them."""
 
 from __future__ import annotations
 
@@ -41,9 +41,7 @@ def open_and_close(data: Path, tp: TopicPartition, golden: Path) -> None:
 
 @pytest.mark.parametrize("suffix", INDEXES)
 @every_partition
-def test_deleted_indexes_come_back_byte_for_byte(
-    golden: Path, tmp_path: Path, tp: TopicPartition, suffix: str
-) -> None:
+def test_deleted_indexes_come_back_byte_for_byte(golden: Path, tmp_path: Path, tp: TopicPartition, suffix: str) -> None:
     data = copy_topic(golden, "clean", tp.topic, tmp_path / "data", settings=True)
     (data / ".kafka_cleanshutdown").unlink()
     for path in data.rglob("*index"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
 
@@ -104,7 +105,7 @@ def test_appended_batches_carry_the_newest_leader_epoch(
         append(log, tp, expected(golden, tp).high)
     found = [batch for path in sorted((data / name(tp)).glob("*.log")) for batch in batches(path)]
     assert found[-1].leader_epoch == newest
-    assert all(before.leader_epoch <= after.leader_epoch for before, after in zip(found, found[1:], strict=False))
+    assert all(before.leader_epoch <= after.leader_epoch for before, after in itertools.pairwise(found))
 
 
 @both_sides

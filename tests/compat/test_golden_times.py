@@ -42,9 +42,7 @@ def test_every_time_beside_a_record_finds_the_first_record_at_or_after_it(
 
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("topic", ASKED)
-def test_the_answers_are_those_of_the_broker(
-    golden: Path, golden_logs: Logs, topic: str, side: str
-) -> None:
+def test_the_answers_are_those_of_the_broker(golden: Path, golden_logs: Logs, topic: str, side: str) -> None:
     answers: dict[str, dict[str, int]] = json.loads((golden / "expected" / "offsets-for-times.json").read_text())
     assert set(answers) == set(ASKED)
     tp = TopicPartition(topic, 0)

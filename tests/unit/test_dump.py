@@ -362,6 +362,22 @@ def test_a_killed_brokers_indexes_end_at_their_zero_tails(golden: Path, dump: Du
         assert 2 < run.out.count(b"\n") < 100
 
 
+def test_index_mismatches_are_told_from_the_largest_offset_down(golden: Path, dump: Dump, tmp_path: Path) -> None:
+    base = "00000000000000000000"
+    shutil.copy(golden / f"clean/rolled-ms-0/{base}.log", tmp_path)
+    entries = bytearray((golden / f"clean/rolled-ms-0/{base}.index").read_bytes())
+    entries[3] -= 1
+    entries[19] -= 1
+    (tmp_path / f"{base}.index").write_bytes(entries)
+    run = dump(tmp_path, "--verify-index-only", f"{base}.index")
+    assert run.out.decode() == f"Dumping {base}.index\n"
+    # As kafka-dump-log 4.3.1 words and orders it.
+    assert run.err.decode() == (
+        f"Mismatches in :{tmp_path}/{base}.index\n"
+        "  Index offset: 22, log offset: 23\n  Index offset: 17, log offset: 18\n"
+    )
+
+
 def test_a_message_of_magic_1_shows_its_header_and_no_records(dump: Dump, tmp_path: Path) -> None:
     covered = struct.pack(">bbqi", 1, 8, 1234, -1) + struct.pack(">i", 1) + b"v"
     name = write_log(tmp_path, struct.pack(">qiI", 7, len(covered) + 4, zlib.crc32(covered)) + covered)

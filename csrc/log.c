@@ -156,7 +156,7 @@ static plog_status close_files(plog_log *log, plog_error *error) {
 plog_status plog_log_close(plog_log *log, plog_error *error) {
     plog_status status = PLOG_OK;
     if (!log->read_only && log->appended) status = log_check_writable(log, error);
-    if (status == PLOG_OK && !log->read_only && (log->appended || atomic_load(&log->directory_dirty)))
+    if (status == PLOG_OK && !log->read_only && (log->appended || log->torn || atomic_load(&log->directory_dirty)))
         status = close_files(log, error);
     log_free(log);
     return status;

@@ -6,11 +6,13 @@
 
 #include "log.h"
 
-/* Kafka's rule, tested before every batch. */
-static bool roll_is_due(const plog_log *log, const batch_header *header, int64_t last_offset) {
+/* Kafka's rule, tested before every batch.  Caller holds the list lock: a reader may rebuild the indexes. */
+static bool roll_is_due(const plog_log *log, const batch_header *header) {
     const log_segment *active = log_active(log);
     int64_t bytes = segment_bytes(active);
-    if (bytes > log->options.segment_bytes - header->batch_bytes) return true;
+    /* A segment that took nothing has the name that the new one would get: it goes on, whatever the settings say. */
+    if (active->base_offset == log_end(log)) return false;
+    if (bytes > log->options.segment_bytes - header->batch_bytes || bytes > INT32_MAX - header->batch_bytes) return true;
     if (bytes > 0) {
         int64_t first = active->first_timestamp, last = header->max_timestamp, waited;
         if (first >= 0)
@@ -21,14 +23,12 @@ static bool roll_is_due(const plog_log *log, const batch_header *header, int64_t
     }
     return active->offset_index.count >= log->options.segment_index_bytes / OFFSET_ENTRY_BYTES ||
            active->time_index.count >= log->options.segment_index_bytes / TIME_ENTRY_BYTES - 1 ||
-           last_offset - active->base_offset > INT32_MAX;
+           batch_last_offset(header) - active->base_offset > INT32_MAX;
 }
 
 static plog_status roll(plog_log *log, plog_error *error) {
     log_segment *old = log_active(log), *new;
     int64_t base_offset = log_end(log);
-    /* A segment that took nothing has the name that the new one would get: it goes on, whatever the settings say. */
-    if (old->base_offset == base_offset) return PLOG_OK;
     pthread_mutex_lock(&log->list_lock);
     plog_status status = segment_end_time_index(old, &log->directory, error);
     pthread_mutex_unlock(&log->list_lock);
@@ -66,6 +66,17 @@ plog_status log_mend_tail(plog_log *log, plog_error *error) {
     return status;
 }
 
+/* Notes a batch in producer state.  Caller holds the list lock too.  On failure nothing has changed. */
+static plog_status note_batch(plog_log *log, const batch_header *header, const uint8_t *batch, plog_error *error) {
+    bool ended;
+    ended_txn txn;
+    plog_status status = log->aborted_known ? txn_list_reserve(&log->aborted, error) : PLOG_OK;
+    if (status == PLOG_OK) status = producer_state_note(&log->producers, header, batch, &ended, &txn, error);
+    if (status != PLOG_OK || !ended || !txn.aborted || !log->aborted_known) return status;
+    int64_t stable = producer_state_last_stable_offset(&log->producers, txn.last_offset + 1);
+    return txn_list_add(&log->aborted, (aborted_txn){txn.producer_id, txn.first_offset, txn.last_offset, stable}, error);
+}
+
 static plog_status write_batch(plog_log *log, const batch_header *header, const uint8_t *batch, plog_error *error) {
     log_segment *active = log_active(log);
     int64_t position = segment_bytes(active);
@@ -74,23 +85,15 @@ static plog_status write_batch(plog_log *log, const batch_header *header, const 
     vfs_shown(&log->directory, name, shown, sizeof shown);
     plog_status status = vfs_write(active->log_fd, shown, batch, header->batch_bytes, position, error);
     if (status != PLOG_OK) return status;
+    /* Counted and made readable in one step: a reader that rebuilds the indexes sees the batch in both or in neither. */
     pthread_mutex_lock(&log->list_lock);
     segment_mark before = segment_mark_of(active);
     status = segment_count_batch(active, &log->directory, header, position, log->options.index_interval_bytes, error);
-    if (status != PLOG_OK) segment_back_to(active, before);
-    pthread_mutex_unlock(&log->list_lock);
-    return status;
-}
-
-static plog_status note_batch(plog_log *log, const batch_header *header, const uint8_t *batch, plog_error *error) {
-    bool ended;
-    ended_txn txn;
-    plog_status status = producer_state_note(&log->producers, header, batch, &ended, &txn, error);
-    if (status != PLOG_OK || !ended || !txn.aborted || !log->aborted_known) return status;
-    int64_t stable = producer_state_last_stable_offset(&log->producers, txn.last_offset + 1);
-    pthread_mutex_lock(&log->list_lock);
-    status = txn_list_add(&log->aborted,
-                          (aborted_txn){txn.producer_id, txn.first_offset, txn.last_offset, stable}, error);
+    if (status == PLOG_OK) status = note_batch(log, header, batch, error);
+    if (status == PLOG_OK)
+        atomic_store_explicit(&active->bytes, position + header->batch_bytes, memory_order_release);
+    else
+        segment_back_to(active, before);
     pthread_mutex_unlock(&log->list_lock);
     return status;
 }
@@ -105,10 +108,11 @@ static plog_status append_locked(plog_log *log, uint8_t *batch, plog_appended *o
     store_be32(batch + BATCH_LEADER_EPOCH_AT, (uint32_t)log->leader_epoch);
     batch_header_load(batch, &header);
     int64_t last_offset = batch_last_offset(&header);
-    bool rolled = roll_is_due(log, &header, last_offset);
+    pthread_mutex_lock(&log->list_lock);
+    bool rolled = roll_is_due(log, &header);
+    pthread_mutex_unlock(&log->list_lock);
     if (rolled) status = roll(log, error);
     if (status == PLOG_OK) status = write_batch(log, &header, batch, error);
-    if (status == PLOG_OK) status = note_batch(log, &header, batch, error);
     if (status != PLOG_OK) {
         plog_error second;
         /* Mended now, so that the file is whole if the process dies, or else by the next append. */
@@ -116,8 +120,6 @@ static plog_status append_locked(plog_log *log, uint8_t *batch, plog_appended *o
         return status;
     }
     log->appended = true;
-    log_segment *active = log_active(log);
-    atomic_store_explicit(&active->bytes, segment_bytes(active) + header.batch_bytes, memory_order_release);
     atomic_store_explicit(&log->last_stable_offset,
                           producer_state_last_stable_offset(&log->producers, last_offset + 1), memory_order_release);
     atomic_store_explicit(&log->log_end_offset, last_offset + 1, memory_order_release);

@@ -37,12 +37,10 @@ static plog_status cut_position(plog_log *log, log_segment *segment, int64_t off
     return PLOG_OK;
 }
 
-static plog_status truncate_locked(plog_log *log, int64_t offset, plog_error *error) {
-    int64_t at = log_find_segment(log, offset), position = 0, end = offset;
-    if (at < 0) at = 0;
+/* Cuts segment `at` to `position`, where the log then ends with `end`. */
+static plog_status cut(plog_log *log, int64_t at, int64_t position, int64_t end, plog_error *error) {
     log_segment *segment = log->segments[at];
-    plog_status status = cut_position(log, segment, offset, &position, &end, error);
-    if (status != PLOG_OK) return status;
+    plog_status status = PLOG_OK;
     /* Readers first: what goes away must not be handed out any more.  Newest files first: a crash in between leaves a
      * shorter log without a hole. */
     atomic_store_explicit(&log->log_end_offset, end, memory_order_release);
@@ -74,6 +72,17 @@ static plog_status truncate_locked(plog_log *log, int64_t offset, plog_error *er
     return status;
 }
 
+static plog_status truncate_locked(plog_log *log, int64_t offset, plog_error *error) {
+    int64_t at = log_find_segment(log, offset), position, end;
+    if (at < 0) at = 0;
+    plog_status status = cut_position(log, log->segments[at], offset, &position, &end, error);
+    if (status != PLOG_OK) return status;
+    status = cut(log, at, position, end, error);
+    /* Half done, it is only good for being opened anew. */
+    if (status != PLOG_OK) atomic_store(&log->poisoned, true);
+    return status;
+}
+
 plog_status plog_log_truncate(plog_log *log, int64_t offset, plog_error *error) {
     lock_all(log);
     int64_t start = atomic_load(&log->log_start_offset);
@@ -81,11 +90,7 @@ plog_status plog_log_truncate(plog_log *log, int64_t offset, plog_error *error) 
     if (status == PLOG_OK && (offset < start || offset > log_end(log)))
         status = fail(error, PLOG_OUT_OF_RANGE, (error_place){log->directory.shown, -1, offset},
                       "offset %" PRId64 " is out of range %" PRId64 " to %" PRId64, offset, start, log_end(log));
-    if (status == PLOG_OK && offset < log_end(log)) {
-        status = truncate_locked(log, offset, error);
-        /* Half done, it is only good for being opened anew. */
-        if (status != PLOG_OK) atomic_store(&log->poisoned, true);
-    }
+    if (status == PLOG_OK && offset < log_end(log)) status = truncate_locked(log, offset, error);
     unlock_all(log);
     if (log->bell != NULL) plog_bell_ring(log->bell);
     return status;

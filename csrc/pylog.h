@@ -27,6 +27,7 @@ typedef enum plog_status {
     PLOG_NO_MEMORY = 6,
     PLOG_READ_ONLY = 7, /* the log was opened for reading */
     PLOG_POISONED = 8,  /* an earlier fsync failed: nothing more is accepted until the log is opened anew */
+    PLOG_BUSY = 9,      /* a lock was not to be had within 100 ms: call again (and look at your signals before) */
 } plog_status;
 
 typedef struct plog_error {
@@ -44,8 +45,22 @@ plog_bell *plog_bell_new(void); /* NULL: out of memory */
 void plog_bell_free(plog_bell *bell);
 uint32_t plog_bell_read(const plog_bell *bell);
 void plog_bell_ring(plog_bell *bell);
-/* Sleeps until the bell's word is no longer `seen`, the time is over, or a signal came; 1: it rang, 0: not. */
+/* Sleeps until the bell's word is no longer `seen`, the time is over, or a signal came; 1: it rang, 0: not.  A ring that
+ * was under way already may wake it for nothing (0). */
 int32_t plog_bell_wait(plog_bell *bell, uint32_t seen, int64_t timeout_us);
+
+/* What the processes that have a directory open share: its file pylog.shm, mapped.  See csrc/shared.h. */
+typedef struct plog_shared plog_shared;
+
+/* alone: nobody else has the directory open (the caller holds its locks to say so); the file is made anew.  Otherwise
+ * INVALID where those who have it open use another layout, libc or PID namespace.  INVALID on network file systems. */
+plog_status plog_shared_open(const char *directory, int32_t alone, plog_shared **out, plog_error *error);
+void plog_shared_close(plog_shared *shared); /* after all logs that use it */
+plog_bell *plog_shared_bell(plog_shared *shared);
+uint32_t plog_shared_topics_generation(const plog_shared *shared);
+void plog_shared_topics_changed(plog_shared *shared);
+/* Names of the partitions that any process has opened, from 0 on; NULL behind the last. */
+const char *plog_shared_slot_name(const plog_shared *shared, uint32_t at);
 
 typedef struct plog_options {
     int64_t segment_bytes;

@@ -17,14 +17,14 @@
 
 typedef struct log_segment {
     int64_t base_offset;
-    _Atomic int64_t bytes; /* valid ones; stored (release) under the append lock, loaded (acquire) by readers */
+    _Atomic int64_t bytes; /* valid ones; stored (release) under append and list lock, loaded (acquire) by readers */
     plog_mapping *mapping; /* list lock; NULL until first read */
     index_file offset_index; /* list lock; appended to under both locks */
     index_file time_index;   /* likewise */
-    int64_t max_timestamp;   /* append lock; largest so far, -1: none */
+    int64_t max_timestamp;   /* list lock; largest so far, -1: none */
     int64_t max_timestamp_offset;
-    int64_t last_index_position; /* append lock; of the last batch that got an entry, or 0 */
-    int64_t first_timestamp;     /* append lock; maxTimestamp of the first batch; NO_FIRST_TIMESTAMP: unknown yet */
+    int64_t last_index_position; /* list lock; of the last batch that got an entry, or 0 */
+    int64_t first_timestamp;     /* list lock; maxTimestamp of the first batch; NO_FIRST_TIMESTAMP: unknown yet */
     int64_t created_ms;          /* append lock */
     int log_fd;                  /* -1: not written to, and flushed */
     bool indexes_loaded;         /* list lock */

@@ -11,16 +11,20 @@ void txn_list_free(txn_list *list) {
     *list = (txn_list){0};
 }
 
-plog_status txn_list_add(txn_list *list, aborted_txn txn, plog_error *error) {
-    if (list->count == list->capacity) {
-        int64_t capacity = list->capacity == 0 ? 16 : 2 * list->capacity;
-        aborted_txn *entries = realloc(list->entries, (size_t)capacity * sizeof *entries);
-        if (entries == NULL) return fail_memory(error);
-        list->entries = entries;
-        list->capacity = capacity;
-    }
-    list->entries[list->count++] = txn;
+plog_status txn_list_reserve(txn_list *list, plog_error *error) {
+    if (list->count < list->capacity) return PLOG_OK;
+    int64_t capacity = list->capacity == 0 ? 16 : 2 * list->capacity;
+    aborted_txn *entries = realloc(list->entries, (size_t)capacity * sizeof *entries);
+    if (entries == NULL) return fail_memory(error);
+    list->entries = entries;
+    list->capacity = capacity;
     return PLOG_OK;
+}
+
+plog_status txn_list_add(txn_list *list, aborted_txn txn, plog_error *error) {
+    plog_status status = txn_list_reserve(list, error);
+    if (status == PLOG_OK) list->entries[list->count++] = txn;
+    return status;
 }
 
 /* The first entry whose marker lies at or behind `offset`. */

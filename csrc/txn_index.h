@@ -26,6 +26,8 @@ typedef struct txn_list {
 } txn_list;
 
 void txn_list_free(txn_list *list);
+/* Makes room for one more, so that adding it cannot fail. */
+PLOG_MUST_CHECK plog_status txn_list_reserve(txn_list *list, plog_error *error);
 PLOG_MUST_CHECK plog_status txn_list_add(txn_list *list, aborted_txn txn, plog_error *error);
 void txn_list_cut(txn_list *list, int64_t offset); /* drops what ended at or behind offset */
 

@@ -61,6 +61,18 @@ PLOG_MUST_CHECK plog_status vfs_replace(const vfs_directory *directory, const ch
 PLOG_MUST_CHECK plog_status vfs_map(int fd, const char *shown, size_t bytes, const uint8_t **out, plog_error *error);
 void vfs_unmap(const uint8_t *data, size_t bytes);
 
+/* The same for writing, of a file that several processes share. */
+PLOG_MUST_CHECK plog_status vfs_map_shared(int fd, const char *shown, size_t bytes, void **out, plog_error *error);
+
+/* Sees that the file has `bytes` bytes, and the disk room for them: a mapped store must not meet a full disk. */
+PLOG_MUST_CHECK plog_status vfs_reserve(int fd, const char *shown, int64_t bytes, plog_error *error);
+
+/* Fails for file systems whose locks and mappings do not reach other machines' processes. */
+PLOG_MUST_CHECK plog_status vfs_refuse_network(const vfs_directory *directory, plog_error *error);
+
+/* Which numbers process ids are; zeros where the system does not say. */
+void vfs_pid_namespace(uint64_t *device_out, uint64_t *inode_out);
+
 int64_t vfs_now_ms(void);
 
 #endif

@@ -11,6 +11,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#ifdef __linux__
+#include <sys/vfs.h>
+#endif
 #include <time.h>
 #include <unistd.h>
 
@@ -186,6 +189,53 @@ plog_status vfs_map(int fd, const char *shown, size_t bytes, const uint8_t **out
 
 void vfs_unmap(const uint8_t *data, size_t bytes) {
     munmap((void *)(uintptr_t)data, bytes);
+}
+
+plog_status vfs_map_shared(int fd, const char *shown, size_t bytes, void **out, plog_error *error) {
+    void *data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (data == MAP_FAILED) return fail_os(error, shown, "mmap");
+    *out = data;
+    return PLOG_OK;
+}
+
+plog_status vfs_reserve(int fd, const char *shown, int64_t bytes, plog_error *error) {
+#ifdef __APPLE__
+    if (ftruncate(fd, bytes) != 0) return fail_os(error, shown, "ftruncate");
+#else
+    int result = posix_fallocate(fd, 0, bytes);
+    errno = result;
+    if (result != 0) return fail_os(error, shown, "posix_fallocate");
+#endif
+    return PLOG_OK;
+}
+
+plog_status vfs_refuse_network(const vfs_directory *directory, plog_error *error) {
+#ifdef __linux__
+    static const struct {
+        uint32_t magic;
+        const char *name;
+    } networks[] = {{0x6969, "NFS"},     {0xff534d42, "CIFS"}, {0xfe534d42, "SMB2"},    {0x517b, "SMB"},
+                    {0x5346414f, "AFS"}, {0x73757245, "Coda"}, {0x01021997, "9p"},      {0x00c36400, "Ceph"},
+                    {0x0bd00bd0, "Lustre"}, {0x47504653, "GPFS"}, {0x19830326, "FhGFS"}};
+    struct statfs status;
+    if (fstatfs(directory->fd, &status) != 0) return fail_os(error, directory->shown, "fstatfs");
+    for (size_t i = 0; i < sizeof networks / sizeof *networks; i++)
+        if ((uint32_t)status.f_type == networks[i].magic)
+            return fail(error, PLOG_INVALID, (error_place){directory->shown, -1, -1},
+                        "the directory lies on a network file system (%s); locks and shared memory do not reach other "
+                        "machines, so it can only be opened read_only",
+                        networks[i].name);
+#endif
+    (void)directory;
+    (void)error;
+    return PLOG_OK;
+}
+
+void vfs_pid_namespace(uint64_t *device_out, uint64_t *inode_out) {
+    struct stat status;
+    bool known = stat("/proc/self/ns/pid", &status) == 0;
+    *device_out = known ? (uint64_t)status.st_dev : 0;
+    *inode_out = known ? (uint64_t)status.st_ino : 0;
 }
 
 int64_t vfs_now_ms(void) {

@@ -19,10 +19,10 @@ C_LAYERS = (
     ("batch",),
     ("batch_walk",),
     ("pylog",),
-    ("error", "bell"),
+    ("error",),
     ("columns", "vfs"),
-    ("mapping", "index_file", "producer_state"),
-    ("txn_index",),
+    ("mapping", "index_file", "producer_state", "shared"),
+    ("txn_index", "bell"),
     ("segment",),
     ("log",),
 )
@@ -34,9 +34,10 @@ SYSTEM_HEADERS = re.compile(r"(sys|linux|asm|net|arpa)/.*|(unistd|fcntl|dirent|s
 ALLOCATIONS = "malloc calloc realloc reallocarray aligned_alloc posix_memalign free strdup strndup alloca"
 SYSTEM_CALLS = (
     "open openat creat close read pread preadv readv write pwrite pwritev writev lseek mmap munmap mremap msync "
-    "madvise fsync fdatasync sync_file_range fallocate posix_fallocate ftruncate truncate rename renameat unlink unlinkat link "
-    "linkat remove mkdir mkdirat rmdir opendir fdopendir readdir closedir stat fstat fstatat lstat statx flock fcntl "
-    "ioctl syscall fork execve fopen fdopen freopen fclose fread fwrite fseek ftell fflush tmpfile getenv"
+    "madvise fsync fdatasync sync_file_range fallocate posix_fallocate ftruncate truncate rename renameat unlink "
+    "unlinkat link linkat remove mkdir mkdirat rmdir opendir fdopendir readdir closedir stat fstat fstatat lstat "
+    "statx flock fcntl ioctl syscall fork execve fopen fdopen freopen fclose fread fwrite fseek ftell fflush "
+    "tmpfile getenv"
 )
 
 # From the bottom up; a package stands for all its modules. Imports under TYPE_CHECKING are only names.

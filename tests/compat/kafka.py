@@ -226,6 +226,11 @@ class Broker:
         for future in admin.create_topics(wanted).values():
             future.result(60)
 
+    def delete(self, topic: str) -> None:
+        """Delete a topic."""
+        admin = self._admin()
+        admin.delete_topics([topic])[topic].result(30)
+
     def topic_ids(self) -> dict[str, str]:
         """The id of each topic, as text."""
         admin = self._admin()
@@ -240,9 +245,17 @@ class Broker:
 
     def ends(self, topic: str, partition: int, *, committed: bool = False) -> tuple[int, int]:
         """Log start and end (committed: last stable) offset."""
+        deadline = time.monotonic() + IDLE_SECONDS_MAX
         with contextlib.closing(self._consumer(committed)) as consumer:
-            low, high = consumer.get_watermark_offsets(confluent_kafka.TopicPartition(topic, partition), timeout=30)
-            return int(low), int(high)
+            while True:
+                try:
+                    wanted = confluent_kafka.TopicPartition(topic, partition)
+                    low, high = consumer.get_watermark_offsets(wanted, timeout=IDLE_SECONDS_MAX)
+                    return int(low), int(high)
+                except confluent_kafka.KafkaException as problem:  # just started: not yet the partition's leader
+                    if not problem.args[0].retriable() or time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.1)
 
     def read(self, topic: str, partition: int = 0, start: int = 0, *, committed: bool = False) -> Iterator[Row]:
         """Every record as a real consumer reads it, sums checked."""

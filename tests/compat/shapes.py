@@ -33,16 +33,16 @@ SHAPES: dict[str, dict[str, Any]] = {
     "columns": {},
     "empty": {},
     "times": {"index_interval_bytes": 64},
-    "reopened": {"index_interval_bytes": 512, "segment_bytes": 1 << 17},
+    "reopened": {"index_interval_bytes": 8192, "segment_ms": 60_000},
     "reopened-default": {},
-    "deleted": {"segment_bytes": 1 << 16},
+    "deleted": {"segment_bytes": 1 << 20},
 }
 # Closed in the middle of a segment: a time entry more than an index that is built in one go.
 REOPENED = ("reopened", "reopened-default")
 
 
 def codec_of(topic: str) -> str:
-    """The codec that a shape's batches must have."""
+    """The codec that a shape's batches have, but for those that it would not make smaller."""
     last = topic.rpartition("-")[2]
     return last if last in CODECS else "none"
 
@@ -147,23 +147,23 @@ def _fill_rest(log: pylog.Log, random_source: random.Random) -> None:
         stamps = T0 + np.arange(20_000, dtype="i8")
         producer.send_columns("columns", numbers.view("V8"), keys=numbers.view("V8"), timestamps_ms=stamps)
         for _ in range(10):
-            producer.send_many("deleted", [random_source.randbytes(1000) for _ in range(60)])
+            producer.send_many("deleted", [random_source.randbytes(4000) for _ in range(60)])
             producer.flush()
     log.admin.delete_records({pylog.TopicPartition("deleted", 0): 333})
 
 
 def _fill_reopened(data: Path, random_source: random.Random, sent: dict[str, list[Row]]) -> dict[str, list[int]]:
     closed_at: dict[str, list[int]] = {topic: [] for topic in REOPENED}
-    timestamp = T0
+    timestamps = dict.fromkeys(REOPENED, T0)
     for _ in range(REOPENINGS):
         with pylog.open(data) as log, log.producer() as producer:
             for topic in REOPENED:
                 rows = sent.setdefault(topic, [])
                 closed_at[topic].append(len(rows))
-                for key, value in _records(random_source, random_source.randrange(1, 400)):
-                    timestamp += random_source.randrange(-50, 60)
-                    rows.append((len(rows), timestamp, 0, key, value, ()))
-                    producer.send(topic, value, key=key, timestamp_ms=timestamp)
+                for key, value in _records(random_source, random_source.randrange(100, 400)):
+                    timestamps[topic] += random_source.randrange(-50, 230)
+                    rows.append((len(rows), timestamps[topic], 0, key, value, ()))
+                    producer.send(topic, value, key=key, timestamp_ms=timestamps[topic])
                     if random_source.random() < 0.2:
                         producer.flush()
     return closed_at

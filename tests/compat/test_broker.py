@@ -126,7 +126,7 @@ def test_shapes_came_out_as_they_are_called(written: Written) -> None:
 
 @every_shape
 def test_the_dump_tool_finds_every_batch_valid_and_no_gap(written: Written, topic: str) -> None:
-    assert written.dump_error == ""
+    assert faults_said(written.dump_error) == []
     found = []
     for file in written.files(topic, "log"):
         lines = [line for line in written.dumped[file] if not line.startswith(("Log starting offset", "| offset"))]
@@ -136,7 +136,16 @@ def test_the_dump_tool_finds_every_batch_valid_and_no_gap(written: Written, topi
     assert {match[5] for match in found} <= {"true"}
     assert all(int(one[2]) + 1 == int(next_one[1]) for one, next_one in itertools.pairwise(found))
     assert all(int(match[3]) == int(match[2]) - int(match[1]) + 1 for match in found)
-    assert {match[4] for match in found} == ({shapes.codec_of(topic)} if topic != "empty" else set())
+    codecs = {match[4] for match in found}
+    assert codecs <= {shapes.codec_of(topic), "none"}
+    assert shapes.codec_of(topic) in codecs or topic.startswith("one-") or topic == "empty"
+
+
+def faults_said(text: str) -> list[str]:
+    """What the dump tool complains of, but for a segment's first offset: it expects each to begin with 0."""
+    return [
+        line for line in text.splitlines() if not re.match(r"Non-consecutive offsets in |  -1 is followed by ", line)
+    ]
 
 
 @pytest.mark.parametrize("flag", ["--index-sanity-check", "--verify-index-only"])
@@ -199,7 +208,7 @@ def test_the_broker_had_nothing_to_cut_or_to_complain_of(taken_over: TakenOver) 
     complaints = [
         line
         for line in taken_over.said.splitlines()
-        if re.search(r" ERROR |truncat|corrupt|invalid", line, re.IGNORECASE) and "Truncating to 0" not in line
+        if re.search(r" ERROR |(?i:truncat|corrupt|invalid)", line) and "Truncating to 0" not in line
     ]
     assert complaints == []
 

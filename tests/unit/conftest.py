@@ -15,8 +15,6 @@ import pytest
 
 import pylog
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[pylog.Log]:
@@ -59,7 +57,7 @@ def run_script(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]
     """Run Python source in a new interpreter, in tmp_path."""
 
     def run(source: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": str(Path(pylog.__file__).parents[1])}
         return subprocess.run(
             [sys.executable, "-W", "error", "-c", textwrap.dedent(source)],
             cwd=tmp_path,

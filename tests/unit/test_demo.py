@@ -67,7 +67,7 @@ def test_where_there_are_no_licenses_it_takes_pythons_own_files(
     paths = sources.default_paths()
     assert 1 < len(paths) <= sources.STANDARD_LIBRARY_FILES_MAX
     assert _demo.main([]) == 0
-    assert paths[-1].name in capsys.readouterr().out
+    assert paths[0].name in capsys.readouterr().out
 
 
 def test_records_are_the_lines_in_order_a_second_apart_under_the_name_of_their_file(poem: Path) -> None:

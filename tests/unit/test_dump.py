@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+import pylog
 from pylog import _native, cli
 from pylog._dump import java, main
 
@@ -305,7 +306,7 @@ def test_header_names_that_are_no_utf8_print_as_java_prints_them(dump: Dump, tmp
 def test_shown_text_is_utf8_in_any_locale(golden: Path) -> None:
     command = [sys.executable, "-m", "pylog", "dump", "--print-data-log", "--files", "odd-0/00000000000000000000.log"]
     environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    environment["PYTHONPATH"] = str(Path(pylog.__file__).parents[1])
     run = subprocess.run(command, cwd=golden / "clean", env=environment, capture_output=True, check=True)
     want = (golden / "dump/odd-0/00000000000000000000.log.data.txt").read_bytes().partition(b"STDERR ")[0]
     assert run.stdout == want
@@ -313,7 +314,7 @@ def test_shown_text_is_utf8_in_any_locale(golden: Path) -> None:
 
 def test_a_reader_that_leaves_early_is_no_error(golden: Path) -> None:
     command = [sys.executable, "-m", "pylog", "dump", "--deep-iteration", "rolled-size-0"]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(Path(pylog.__file__).parents[1])}
     with subprocess.Popen(
         command, cwd=golden / "clean", env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

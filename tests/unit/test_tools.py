@@ -88,13 +88,16 @@ def test_comments_strings_and_types_only_imports_break_no_layer(tree: Path) -> N
     assert check_layers.findings(tree) == []
 
 
+# Put together, so that this file keeps the rule.
+MARK = "do".upper().join(["TO", ""])
+
 HOUSE_MISTAKES = [
     ("csrc/log.c", "void f(char *a) { strcpy(a, a); }\n", "strcpy is banned"),
     ("csrc/log.c", f"/* {'x' * 120} */\n", "126 columns"),
     ("csrc/log.c", "int i; \n", "white space at the end"),
     ("csrc/log.c", "\tint i;\n", "a tab"),
     ("csrc/log.c", "int i;", "no newline at the end"),
-    ("csrc/log.c", "/* TODO */\n", "a leftover mark"),
+    ("csrc/log.c", f"/* {MARK} */\n", "a leftover mark"),
     ("csrc/log.c", "int i;\n" * 600, "lines, at most 600"),
     ("pylog/_log.py", "print(1)\n", "print in the package"),
     ("pylog/_log.py", "import time\ntime.sleep(1)\n", "a sleep in the package"),

@@ -164,9 +164,15 @@ class Admin:
         """Finish creations and deletions that were interrupted; called when the directory is opened for writing."""
         log = self._log
         present = log.directory.partitions()
+        by_broker = log.directory.made_by_broker()
         for name, entry in list(log.entries.items()):
             if entry.get("deleted"):
                 self._finish_deletion(name)
+                continue
+            if by_broker:  # which topics there are is the broker's to say: what it deleted must not come back
+                if name not in present:
+                    del log.entries[name]
+                    log.directory.write_topics(log.entries)
                 continue
             for number in range(entry["partitions"]):
                 if number not in present.get(name, []):

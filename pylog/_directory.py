@@ -158,12 +158,15 @@ class Directory:
     # -- checkpoints
 
     def read_checkpoint(self, name: str) -> dict[TopicPartition, int]:
-        """`topic partition offset` lines; empty where the file is missing.
+        """`topic partition offset` lines; none where the file is missing or empty.
 
         Raises CorruptRecordError for a file that is there and makes no sense.
         """
         try:
-            version, count, *lines = (self.path / name).read_text().split("\n")
+            text = (self.path / name).read_text()
+            if not text:  # a broker makes the file before it has anything to put into it
+                return {}
+            version, count, *lines = text.split("\n")
         except FileNotFoundError:
             return {}
         except ValueError:

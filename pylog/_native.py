@@ -392,8 +392,8 @@ class NativeLog:
             return Chunk(_EMPTY, chunk, -1, offset, chunk.next_offset, 0, 0, False)
         mapping = chunk.mapping
         held = ffi.gc(chunk.data, lambda _: lib.plog_mapping_release(mapping))
-        data = np.frombuffer(ffi.buffer(held, chunk.bytes), np.uint8)
-        data.flags.writeable = False
+        # Read-only from the bottom: an array over a writable buffer could be made writable again, and crash on a write.
+        data = np.frombuffer(memoryview(ffi.buffer(held, chunk.bytes)).toreadonly(), np.uint8)
         return Chunk(
             data,
             chunk,

@@ -133,9 +133,9 @@ class Producer:
         for name, column in (("keys", key_list), ("timestamps_ms", timestamps)):
             if column is not None and len(column) != len(value_list):
                 raise ValueError(f"{name} has {len(column)} items, values has {len(value_list)}")
-        largest_bytes = _native.check_values(value_list, "values")
+        largest_bytes = _native.check_values(value_list, "value")
         if key_list is not None:
-            largest_bytes += _native.check_values(key_list, "keys")
+            largest_bytes += _native.check_values(key_list, "key")
         if timestamps is not None:
             timestamp_column(array("q", timestamps))
         with self._lock:

@@ -6,7 +6,7 @@
 #include "check.h"
 #include "log_make.h"
 
-enum { BATCHES = 3000, READERS = 3 };
+enum { BATCHES = 10000, READERS = 3 };
 
 static const int64_t NOON = INT64_C(1760000000000);
 static plog_log *shared;

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,6 +30,8 @@ IDLE_SECONDS_MAX = 30
 CLUSTER_ID = "cHlsb2ctdGVzdHMtMDAwMQ"
 
 Row = tuple[int, int, int, bytes | None, bytes | None, tuple[tuple[str, bytes | None], ...]]
+
+Partition = tuple[str, int]
 
 LOG4J = """
 status = error
@@ -243,44 +245,59 @@ class Broker:
         named = {key.replace("_", "."): value for key, value in config.items()}
         return confluent_kafka.Producer({"bootstrap.servers": self.address, "linger.ms": 5, "log_level": 0, **named})
 
-    def ends(self, topic: str, partition: int, *, committed: bool = False) -> tuple[int, int]:
-        """Log start and end (committed: last stable) offset."""
-        deadline = time.monotonic() + IDLE_SECONDS_MAX
-        with contextlib.closing(self._consumer(committed)) as consumer:
-            while True:
-                try:
-                    wanted = confluent_kafka.TopicPartition(topic, partition)
-                    low, high = consumer.get_watermark_offsets(wanted, timeout=IDLE_SECONDS_MAX)
-                    return int(low), int(high)
-                except confluent_kafka.KafkaException as problem:  # just started: not yet the partition's leader
-                    if not problem.args[0].retriable() or time.monotonic() > deadline:
-                        raise
-                    time.sleep(0.1)
+    def ends(self, topic: str, partition: int) -> tuple[int, int]:
+        """Log start and end offset."""
+        return self.all_ends([(topic, partition)])[topic, partition]
 
-    def read(self, topic: str, partition: int = 0, start: int = 0, *, committed: bool = False) -> Iterator[Row]:
-        """Every record as a real consumer reads it, sums checked."""
-        with contextlib.closing(self._consumer(committed)) as consumer:
-            consumer.assign([confluent_kafka.TopicPartition(topic, partition, start)])
+    def all_ends(self, partitions: Iterable[Partition]) -> dict[Partition, tuple[int, int]]:
+        """Log start and end offset of each."""
+        deadline = time.monotonic() + IDLE_SECONDS_MAX
+        with contextlib.closing(self._consumer("read_uncommitted")) as consumer:
+
+            def ask(wanted: confluent_kafka.TopicPartition) -> tuple[int, int]:
+                while True:
+                    try:
+                        low, high = consumer.get_watermark_offsets(wanted, timeout=IDLE_SECONDS_MAX)
+                        return int(low), int(high)
+                    except confluent_kafka.KafkaException as problem:  # just started: not yet the partition's leader
+                        if not problem.args[0].retriable() or time.monotonic() > deadline:
+                            raise
+                        time.sleep(0.1)
+
+            return {partition: ask(confluent_kafka.TopicPartition(*partition)) for partition in map(tuple, partitions)}
+
+    def read(self, topic: str, partition: int = 0, start: int = 0, *, committed: bool = False) -> list[Row]:
+        """Every record from an offset on, as a real consumer reads it, sums checked."""
+        return self.read_all({(topic, partition): start}, committed=committed)[topic, partition]
+
+    def read_all(self, starts: Mapping[Partition, int], *, committed: bool = False) -> dict[Partition, list[Row]]:
+        """The same of several partitions: (topic, partition) -> offset to begin with."""
+        rows: dict[Partition, list[Row]] = {(topic, number): [] for topic, number in starts}
+        unfinished = set(rows)
+        with contextlib.closing(self._consumer("read_committed" if committed else "read_uncommitted")) as consumer:
+            consumer.assign([confluent_kafka.TopicPartition(*partition, start) for partition, start in starts.items()])
             deadline = time.monotonic() + IDLE_SECONDS_MAX
-            while True:
-                messages = consumer.consume(1000, 0.2)
-                if messages:
-                    deadline = time.monotonic() + IDLE_SECONDS_MAX
-                elif time.monotonic() > deadline:
-                    raise TimeoutError(f"{topic}-{partition}: neither a record nor the end for {IDLE_SECONDS_MAX} s")
-                for message in messages:
-                    problem = message.error()
-                    if problem is None:
-                        yield message_row(message)
-                    elif problem.code() == confluent_kafka.KafkaError._PARTITION_EOF:
-                        return
-                    else:
-                        raise RuntimeError(f"{topic}-{partition}: {problem}")
+            while unfinished:
+                message = consumer.poll(1)
+                if message is None:
+                    if time.monotonic() > deadline:
+                        raise TimeoutError(f"neither a record nor the end for {IDLE_SECONDS_MAX} s: {unfinished}")
+                    continue
+                deadline = time.monotonic() + IDLE_SECONDS_MAX
+                partition = message.topic(), message.partition()
+                problem = message.error()
+                if problem is None:
+                    rows[partition].append(message_row(message))
+                elif problem.code() == confluent_kafka.KafkaError._PARTITION_EOF:
+                    unfinished.discard(partition)
+                elif not problem.retriable():
+                    raise RuntimeError(f"{partition}: {problem}")
+        return rows
 
     def _admin(self) -> AdminClient:
         return AdminClient({"bootstrap.servers": self.address, "log_level": 0})
 
-    def _consumer(self, committed: bool) -> confluent_kafka.Consumer:
+    def _consumer(self, isolation_level: str) -> confluent_kafka.Consumer:
         return confluent_kafka.Consumer(
             {
                 "bootstrap.servers": self.address,
@@ -291,7 +308,7 @@ class Broker:
                 "check.crcs": True,
                 "auto.offset.reset": "error",
                 "fetch.message.max.bytes": 4 << 20,
-                "isolation.level": "read_committed" if committed else "read_uncommitted",
+                "isolation.level": isolation_level,
             }
         )
 

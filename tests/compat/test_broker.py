@@ -94,7 +94,7 @@ def taken_over(written: Written, tmp_path_factory: pytest.TempPathFactory) -> It
     with broker:
         for topic in SHAPES:
             try:
-                consumed[topic] = list(broker.read(topic, start=broker.ends(topic, 0)[0]))
+                consumed[topic] = broker.read(topic, start=broker.ends(topic, 0)[0])
             except Exception as error:
                 consumed[topic] = error
         producer = broker.producer()

@@ -13,7 +13,7 @@ import pylog
 from pylog import TopicPartition
 
 from .golden import check_indexes_mean_the_log
-from .kafka import Broker, Row, wait_until
+from .kafka import Broker, Row, dump_log, wait_until
 
 pytestmark = [pytest.mark.broker, pytest.mark.usefixtures("broker_tools")]
 T0 = 1_790_000_000_000
@@ -68,8 +68,8 @@ def test_an_open_transaction_survives_a_visit_and_is_aborted_by_its_successor(br
         second.begin_transaction()
         send(second, "t", b"by the successor")
         second.commit_transaction(30)
-        want = list(broker.read("t", committed=True))
-        everything = list(broker.read("t"))
+        want = broker.read("t", committed=True)
+        everything = broker.read("t")
     assert values(want) == [b"committed", b"pylog", b"by the successor"]
     assert values(everything) == [b"committed", b"left open", b"pylog", b"by the successor"]
     del first, second
@@ -103,25 +103,29 @@ def test_a_killed_brokers_directory_goes_through_pylog_to_the_broker_again(broke
         check_indexes_mean_the_log(broker.data / partition)
     with broker:
         assert broker.topic_ids() == ids
-        assert {topic: list(broker.read(topic)) for topic in topics} == left
+        assert {topic: broker.read(topic) for topic in topics} == left
         producer = broker.producer()
         send(producer, "b", b"on")
-        assert values(list(broker.read("b")))[-2:] == [b"pylog 99", b"on"]
+        assert values(broker.read("b"))[-2:] == [b"pylog 99", b"on"]
         assert " ERROR " not in broker.said()
     del producer
 
 
+KEYS, VALUE_BYTES = 40, 2_000
+
+
+def fill(producer: Any, tag: bytes) -> None:
+    """1600 records, most of them soon overwritten, and tombstones."""
+    for at in range(1600):
+        value = None if at % 97 == 0 else tag + b" %d " % at + bytes(VALUE_BYTES)
+        producer.produce("c", value, b"k%d" % (at * 7 % KEYS), 0, timestamp=T0 + at)
+        if at % 50 == 0:
+            producer.flush(30)
+    assert producer.flush(30) == 0
+
+
 def test_a_log_that_the_brokers_cleaner_went_through_is_read_and_goes_on_being_cleaned(broker: Broker) -> None:
     settings = {"cleanup_policy": "compact", "segment_bytes": 1 << 20, "min_cleanable_dirty_ratio": 0.01}
-    keys, size = 40, 2_000
-
-    def fill(producer: Any, tag: bytes) -> None:
-        for at in range(1600):
-            value = None if at % 97 == 0 else tag + b" %d " % at + bytes(size)
-            producer.produce("c", value, b"k%d" % (at * 7 % keys), 0, timestamp=T0 + at)
-            if at % 50 == 0:
-                producer.flush(30)
-        assert producer.flush(30) == 0
 
     def cleaned_up_to() -> int:
         checkpoint = broker.data / "cleaner-offset-checkpoint"
@@ -131,16 +135,25 @@ def test_a_log_that_the_brokers_cleaner_went_through_is_read_and_goes_on_being_c
     def wait_for_cleaner(end: int) -> None:
         wait_until(lambda: cleaned_up_to() > end - 600, f"the cleaner near offset {end}, it is at {cleaned_up_to()}")
 
+    def offsets_by_the_dump_tool() -> list[int]:
+        """Of a directory at rest: a read of the broker may be out of date once the cleaner runs again."""
+        files = sorted(str(path.relative_to(broker.data)) for path in (broker.data / "c-0").glob("*.log"))
+        shown, _ = dump_log(broker.data, files, "--print-data-log")
+        return [int(line.split()[2]) for lines in shown.values() for line in lines if line.startswith("| offset: ")]
+
     with broker:
         broker.create({"c": (1, settings)})
         producer = broker.producer()
         fill(producer, b"first")
         wait_for_cleaner(1600)
         del producer
-        want = list(broker.read("c"))
-    assert len(want) < 1600
+        read = broker.read("c")
     with pylog.open(broker.data) as log:
-        assert seen_by_pylog(log, "c") == want
+        want = seen_by_pylog(log, "c")
+        assert [row[0] for row in want] == offsets_by_the_dump_tool()
+        assert len(want) < 1600
+        assert set(want) <= set(read)
+        assert {row[3]: row for row in want} == {row[3]: row for row in read}
         tp = TopicPartition("c", 0)
         with log.consumer() as consumer:
             consumer.assign([tp])
@@ -155,21 +168,20 @@ def test_a_log_that_the_brokers_cleaner_went_through_is_read_and_goes_on_being_c
         with log.producer() as appender:
             for at in range(1200):
                 appender.send(
-                    "c", b"pylog %d" % at + bytes(size), key=b"k%d" % (at % keys), timestamp_ms=T0 + 5000 + at
+                    "c", b"pylog %d" % at + bytes(VALUE_BYTES), key=b"k%d" % (at % KEYS), timestamp_ms=T0 + 5000 + at
                 )
         left = seen_by_pylog(log, "c")
     assert left[: len(want)] == want
     with broker:
-        # The cleaner may be at it at once: whatever it leaves is the newest of each key, as pylog wrote it.
         wait_for_cleaner(2800)
-        after = list(broker.read("c"))
+        read = broker.read("c")
         assert " ERROR " not in broker.said()
-    newest = {row[3]: row for row in left}
-    assert {row[3]: row for row in after} == newest
-    assert set(after) <= set(left)
-    assert len(after) < len(left)
     with pylog.open(broker.data) as log:
-        assert seen_by_pylog(log, "c") == after
+        after = seen_by_pylog(log, "c")
+    assert [row[0] for row in after] == offsets_by_the_dump_tool()
+    assert set(after) <= set(read) <= set(left)
+    assert len(after) < len(left)
+    assert {row[3]: row for row in after} == {row[3]: row for row in left}
 
 
 def test_a_directory_that_pylog_made_does_not_stop_a_broker_and_loses_nothing(broker: Broker) -> None:
@@ -234,9 +246,9 @@ def test_a_broker_takes_pylogs_whole_partitions_with_their_indexes(broker: Broke
         path.write_text("\n".join([*lines, ""]))
     assert json.loads((broker.data / ".kafka_cleanshutdown").read_text())["version"] == 0
     with broker:
-        assert list(broker.read("o")) == want
+        assert broker.read("o") == want
         assert broker.ends("o", 0) == (0, len(want))
         said = broker.said()
     assert "Skipping recovery of" in said
     assert " ERROR " not in said
-    assert "rebuil" not in said
+    assert "corrupt" not in said.lower()

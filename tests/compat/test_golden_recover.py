@@ -153,6 +153,30 @@ def test_a_killed_brokers_directory_is_recovered_whole(golden: Path, tmp_path: P
         check_indexes_mean_the_log(partition)
 
 
+@every_partition
+def test_checkpoints_that_a_killed_broker_left_empty_count_as_none(
+    golden: Path, tmp_path: Path, tp: TopicPartition
+) -> None:
+    data = copy_topic(golden, "killed", tp.topic, tmp_path / "data")
+    for path in data.glob("*-checkpoint"):  # a broker makes them at its start, and fills them when it has something
+        path.write_bytes(b"")
+    with pylog.open(data) as log:
+        # What was deleted of `deleted` is only half gone from its files: how far, stood in a checkpoint.
+        assert [row for row in rows(log.read(*tp)) if row.offset >= expected(golden, tp).low] == expected(
+            golden, tp
+        ).rows
+        append(log, tp, expected(golden, tp).high)
+
+
+def test_a_topic_that_a_broker_deleted_does_not_come_back(golden: Path, tmp_path: Path) -> None:
+    data = copy_topic(golden, "clean", "odd", tmp_path / "data", settings=True)
+    shutil.rmtree(data / "odd-0")
+    with pylog.open(data) as log:
+        assert log.admin.list_topics() == []
+    assert not (data / "odd-0").exists()
+    assert "odd" not in (data / "pylog.topics").read_text()
+
+
 @both_sides
 @every_partition
 def test_a_second_recovery_finds_nothing_to_change(golden: Path, tmp_path: Path, tp: TopicPartition, side: str) -> None:

@@ -79,7 +79,11 @@ class Disk:
         self.image = os.memfd_create(f"pylog power cuts {kind}", os.MFD_CLOEXEC)
         self.path = Path(tempfile.mkdtemp(prefix="pylog-powercut-"))
         self.mount_fd = -1
-        self.make()
+        try:
+            self.make()
+        except BaseException:
+            self.close()
+            raise
 
     def make(self) -> None:
         """An empty file system in place of what is there.  Not while it is mounted."""
@@ -105,7 +109,7 @@ class Disk:
         """Mount by a loop device that was not used before: no cache of it can know what the image does not."""
         loop = self._loop_device()
         try:
-            device = os.readlink(f"/proc/self/fd/{loop}")
+            device = str(Path(f"/proc/self/fd/{loop}").readlink())
             status = libc.mount(device.encode(), bytes(self.path), self.kind.encode(), MS_NOATIME, None)
             _check(status, f"mounting {self.kind} by {device}")
         finally:
@@ -114,9 +118,7 @@ class Disk:
 
     def _loop_device(self) -> int:
         control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
-        config = LOOP_CONFIG.pack(
-            self.image, 0, *[0] * 5, *[0] * 3, LOOP_AUTOCLEAR, b"", b"", b"", *[0] * 2, *[0] * 8
-        )
+        config = LOOP_CONFIG.pack(self.image, 0, *[0] * 5, *[0] * 3, LOOP_AUTOCLEAR, b"", b"", b"", *[0] * 2, *[0] * 8)
         try:
             for _ in range(1000):
                 number = fcntl.ioctl(control, LOOP_CTL_GET_FREE)

@@ -1,4 +1,4 @@
-"""What a directory must hold after a power cut, and what of that it may also hold: told by one child, checked by the next.
+"""What a directory must hold after a power cut, and what it may hold besides: told by one child, checked by the next.
 
 A record's value says who sent it as which: (generation, writer, sequence), a generation being one child process and the
 sequence counting per writer and partition.  All else in the value follows from that, so a record is whole or it is not.
@@ -23,18 +23,17 @@ class Kind(enum.IntEnum):
 
     RECORD = 1  # after opening: this record was found
     FOUND_START = 2  # after opening: the partition begins at this offset
-    FOUND_END = 3  # after opening: the partition ends before this offset
-    VERIFIED = 4  # after opening: all is as it must be; the child waits for a byte before it changes anything
-    ACKNOWLEDGED = 5
-    FLUSHED = 6  # the log said that it is flushed up to this offset
-    CREATING = 7  # a topic; `partition` is its number of partitions
-    CREATED = 8
-    DROPPING = 9
-    DROPPED = 10
-    TRIMMING = 11  # records below the offset are being deleted
-    TRIMMED = 12
-    CUT = 13  # written by the shim: the power goes now
-    DONE = 14  # the child has nothing left to do
+    VERIFIED = 3  # after opening: all is as it must be; the child waits for a byte before it changes anything
+    ACKNOWLEDGED = 4
+    FLUSHED = 5  # the log said that it is flushed up to this offset
+    CREATING = 6  # a topic; `partition` is its number of partitions
+    CREATED = 7
+    DROPPING = 8
+    DROPPED = 9
+    TRIMMING = 10  # records below the offset are being deleted
+    TRIMMED = 11
+    CUT = 12  # written by the shim: the power goes now
+    DONE = 13  # the child has nothing left to do
 
 
 class Message(NamedTuple):
@@ -68,9 +67,9 @@ class LossError(Exception):
 def value_of(ident: Ident, bytes_max: int) -> bytes:
     """The value of a record: mostly small, some larger than a page, of bytes that differ everywhere."""
     head = b"%d %d %d " % ident
-    digest = hashlib.sha256(head).digest()
-    bytes_wanted = min(digest[1] * (1, 1, 1, 4, 4, 16, 64, 128)[digest[0] % 8], bytes_max)
-    return (head + hashlib.shake_128(head).digest(max(bytes_wanted, 8)))[: max(len(head) + 4, bytes_max)]
+    scale, factor = hashlib.sha256(head).digest()[:2]
+    bytes_wanted = min(factor * (1, 1, 1, 4, 4, 16, 64, 128)[scale % 8], bytes_max - len(head))
+    return head + hashlib.shake_128(head).digest(max(bytes_wanted, 8))
 
 
 def ident_of(value: bytes | None, bytes_max: int, where: str) -> Ident:
@@ -86,11 +85,11 @@ def ident_of(value: bytes | None, bytes_max: int, where: str) -> Ident:
 
 @dataclass
 class Acknowledged:
-    """A record since the last opening, and when it was acknowledged; must: whether a cut may take it."""
+    """A record since the last opening, and when it was acknowledged; age_s: how long before the power went."""
 
     ident: Ident
     seconds: float
-    must: bool
+    age_s: float | None = None
 
 
 @dataclass
@@ -158,8 +157,7 @@ class Model:
             elif m.kind == Kind.ACKNOWLEDGED:
                 self.acknowledged_count += 1
                 ident = Ident(m.generation, m.writer, m.sequence)
-                must = self.window_s is None
-                self.partition(*place).acknowledged[m.offset] = Acknowledged(ident, m.seconds, must)
+                self.partition(*place).acknowledged[m.offset] = Acknowledged(ident, m.seconds)
             elif m.kind == Kind.FLUSHED:
                 self.partition(*place).flushed = max(self.partition(*place).flushed, m.offset)
             elif m.kind == Kind.CREATED:
@@ -171,12 +169,14 @@ class Model:
         return verified
 
     def note_cut(self, seconds: float) -> None:
-        """The power went at this moment: what had been acknowledged for longer than the window must be there."""
+        """The power went at this moment.  Records that are still unverified from a cut before keep their age."""
         for partition in self.partitions.values():
             for record in partition.acknowledged.values():
-                if self.window_s is not None:
-                    record.must |= record.seconds + self.window_s < seconds
-                    record.seconds -= seconds  # from now on: the age when the power went, negative
+                if record.age_s is None:
+                    record.age_s = seconds - record.seconds
+
+    def _must_be_there(self, record: Acknowledged) -> bool:
+        return self.window_s is None or (record.age_s is not None and record.age_s > self.window_s)
 
     def _settle(self) -> None:
         for place, found in self.found.items():
@@ -184,7 +184,7 @@ class Model:
             for offset, record in before.acknowledged.items():
                 if offset >= found.end:
                     self.lost_count += 1
-                    self.oldest_lost_s = max(self.oldest_lost_s, -record.seconds)
+                    self.oldest_lost_s = max(self.oldest_lost_s, record.age_s or 0.0)
         for topic in {topic for topic, _ in self.found}:
             self.topics.setdefault(topic, sum(place[0] == topic for place in self.found))
         for topic in [topic for topic in self.topics if (topic, 0) not in self.found]:
@@ -241,12 +241,16 @@ class Model:
             expected += 1
         if expected != end:
             raise LossError(f"{where}: ends at {expected} when read, but the log says {end}")
-        lost = [(offset, record) for offset, record in model.acknowledged.items() if record.must and offset >= end]
+        lost = [
+            (offset, record)
+            for offset, record in sorted(model.acknowledged.items())
+            if offset >= end and self._must_be_there(record)
+        ]
         if lost:
             offset, record = lost[0]
             raise LossError(
-                f"{where}: ends at {end}; {len(lost)} acknowledged records are lost, {record.ident} at {offset} "
-                f"{-record.seconds * 1000 if self.window_s else 0:.0f} ms old among them"
+                f"{where}: ends at {end}; {len(lost)} acknowledged records are lost, the first {record.ident} at "
+                f"{offset}, acknowledged {(record.age_s or 0) * 1000:.0f} ms before the cut"
             )
 
 

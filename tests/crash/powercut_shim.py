@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 SOURCE = Path(__file__).with_name("powercut_shim.c")
 VARIABLE = "PYLOG_SHIM_FD"
@@ -41,9 +42,14 @@ class Shim:
 
 def shim() -> Shim:
     """The shim under which this process runs.  Called first thing: starts the program again if it has none yet."""
-    given = os.environ.get(VARIABLE)
-    if given is not None:
-        return Shim(int(given))
+    given = os.environ.pop(VARIABLE, None)
+    if given is None:
+        _start_again()
+    del os.environ["LD_PRELOAD"]  # for us and what we fork, not for mkfs
+    return Shim(int(given))
+
+
+def _start_again() -> NoReturn:
     fd = os.memfd_create("pylog power cuts, shim", 0)
     os.ftruncate(fd, mmap.PAGESIZE)
     with tempfile.TemporaryDirectory() as directory:

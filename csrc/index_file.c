@@ -66,6 +66,29 @@ plog_status index_file_load(index_file *index, const vfs_directory *directory, b
     return status;
 }
 
+plog_status index_file_catch_up(index_file *index, const vfs_directory *directory, int64_t count, plog_error *error) {
+    if (index->count >= count) {
+        index->count = count; /* less: the log was truncated, or a dead process's entry was cut off */
+        return PLOG_OK;
+    }
+    char shown[VFS_SHOWN_BYTES];
+    vfs_shown(directory, index->name, shown, sizeof shown);
+    int fd;
+    int64_t bytes = 0;
+    plog_status status = vfs_open(directory, index->name, VFS_READ, &fd, error);
+    if (status != PLOG_OK || fd < 0) return status;
+    status = vfs_file_bytes(fd, shown, &bytes, error);
+    if (bytes / index->entry_bytes < count) count = bytes / index->entry_bytes;
+    int64_t have = index->count;
+    if (status == PLOG_OK && count > have) status = reserve(index, count, error);
+    if (status == PLOG_OK && count > have)
+        status = vfs_read(fd, shown, index->entries + have * index->entry_bytes, (count - have) * index->entry_bytes,
+                          have * index->entry_bytes, error);
+    vfs_close(fd);
+    if (status == PLOG_OK && count > have) index->count = count;
+    return status;
+}
+
 plog_status index_file_append(index_file *index, const vfs_directory *directory, const uint8_t *entry,
                               plog_error *error) {
     plog_status status = reserve(index, index->count + 1, error);

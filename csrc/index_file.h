@@ -41,6 +41,10 @@ void index_file_init(index_file *index, int64_t segment_base, const char *suffix
 PLOG_MUST_CHECK plog_status index_file_load(index_file *index, const vfs_directory *directory, bool *usable_out,
                                             plog_error *error);
 
+/* Reads the entries that another process has added, up to `count`; fewer where the file does not have them. */
+PLOG_MUST_CHECK plog_status index_file_catch_up(index_file *index, const vfs_directory *directory, int64_t count,
+                                                plog_error *error);
+
 /* Adds an entry in memory and, where the file is open, behind its last one. */
 PLOG_MUST_CHECK plog_status index_file_append(index_file *index, const vfs_directory *directory, const uint8_t *entry,
                                               plog_error *error);

@@ -42,7 +42,7 @@ plog_status log_remove_files(plog_log *log, int64_t base_offset, plog_error *err
         snprintf(name, sizeof name, "%020" PRId64 ".%s", base_offset, suffixes[i]);
         status = vfs_unlink(&log->directory, name, error);
     }
-    atomic_store(&log->directory_dirty, true);
+    atomic_store(&log->slot->changed, 1);
     return status;
 }
 
@@ -50,82 +50,130 @@ plog_status log_new_segment(plog_log *log, int64_t base_offset, log_segment **ou
     log_segment *segment = segment_new(base_offset, 0);
     if (segment == NULL) return fail_memory(error);
     segment->indexes_loaded = true;
+    segment->is_shared = !log->slot->is_private;
+    segment->created_ms = vfs_now_ms();
     plog_status status = segment_begin(segment, &log->directory, error);
     if (status == PLOG_OK) {
-        atomic_store(&log->directory_dirty, true);
+        atomic_store(&log->slot->changed, 1);
         *out = segment;
         return PLOG_OK;
     }
     segment_free(segment);
     plog_error second;
     /* An empty segment left here would begin below offsets that the old one goes on to take. */
-    if (log_remove_files(log, base_offset, &second) != PLOG_OK) atomic_store(&log->poisoned, true);
+    if (log_remove_files(log, base_offset, &second) != PLOG_OK) atomic_store(&log->slot->poisoned, 1);
     return status;
 }
 
 plog_status log_check_writable(const plog_log *log, plog_error *error) {
     error_place place = {log->directory.shown, -1, -1};
     if (log->read_only) return fail(error, PLOG_READ_ONLY, place, "the log was opened read_only");
-    if (atomic_load(&((plog_log *)(uintptr_t)log)->poisoned))
+    if (atomic_load(&log->slot->poisoned))
         return fail(error, PLOG_POISONED, place, "an earlier write or fsync failed; close the log and open it again");
     return PLOG_OK;
 }
 
-/* The segments that may hold unflushed bytes; the caller's flush lock keeps them alive. */
-static plog_status unflushed_segments(plog_log *log, log_segment ***out, int64_t *count_out, plog_error *error) {
-    pthread_mutex_lock(&log->list_lock);
-    int64_t from = log->segment_count;
-    while (from > 0 && log->segments[from - 1]->log_fd >= 0) from--;
+/* Base offsets of the segments that may hold bytes from `offset` on that are not on the disk; the caller frees them. */
+static plog_status unflushed_bases(plog_log *log, int64_t offset, int64_t **out, int64_t *count_out,
+                                   plog_error *error) {
+    int64_t from = log_find_segment(log, offset);
+    if (from < 0) from = 0;
     int64_t count = log->segment_count - from;
-    log_segment **list = malloc((size_t)(count + 1) * sizeof *list);
-    if (list != NULL) memcpy(list, log->segments + from, (size_t)count * sizeof *list);
-    pthread_mutex_unlock(&log->list_lock);
-    if (list == NULL) return fail_memory(error);
-    *out = list;
+    int64_t *bases = malloc((size_t)(count + 1) * sizeof *bases);
+    if (bases == NULL) return fail_memory(error);
+    for (int64_t i = 0; i < count; i++) bases[i] = log->segments[from + i]->base_offset;
+    *out = bases;
     *count_out = count;
     return PLOG_OK;
 }
 
+/* One fdatasync flushes the file's pages, whichever process wrote them. */
+static plog_status sync_segment(plog_log *log, int64_t base_offset, plog_error *error) {
+    char name[VFS_NAME_BYTES], shown[VFS_SHOWN_BYTES];
+    snprintf(name, sizeof name, "%020" PRId64 ".log", base_offset);
+    vfs_shown(&log->directory, name, shown, sizeof shown);
+    int fd;
+    plog_status status = vfs_open(&log->directory, name, VFS_READ, &fd, error);
+    if (status != PLOG_OK || fd < 0) return status; /* deleted meanwhile: nothing of it is to be kept */
+    status = vfs_sync(fd, shown, error);
+    /* The kernel may have dropped the pages: a second try would lie. */
+    if (status != PLOG_OK) atomic_store(&log->slot->poisoned, 1);
+    vfs_close(fd);
+    return status;
+}
+
 static plog_status flush_locked(plog_log *log, plog_error *error) {
-    int64_t end = log_end(log);
-    log_segment **list = NULL;
-    int64_t count = 0;
-    plog_status status = unflushed_segments(log, &list, &count, error);
-    if (status != PLOG_OK) return status;
-    for (int64_t i = 0; i < count && status == PLOG_OK; i++) {
-        char name[VFS_NAME_BYTES], shown[VFS_SHOWN_BYTES];
-        segment_file_name(list[i], "log", name);
-        vfs_shown(&log->directory, name, shown, sizeof shown);
-        status = vfs_sync(list[i]->log_fd, shown, error);
-        if (status != PLOG_OK || i == count - 1) continue;
-        pthread_mutex_lock(&log->list_lock); /* rolled and flushed: nothing writes to it any more */
-        vfs_close(list[i]->log_fd);
-        list[i]->log_fd = -1;
-        pthread_mutex_unlock(&log->list_lock);
-    }
-    free(list);
-    /* A new segment's name must be as durable as what is acknowledged in it. */
-    if (status == PLOG_OK && atomic_exchange(&log->directory_dirty, false))
-        status = vfs_directory_sync(&log->directory, error);
+    log_slot *slot = log->slot;
+    int64_t *bases = NULL, count = 0;
+    pthread_mutex_lock(&log->list_lock);
+    plog_status status = log_catch_up(log, error);
+    int64_t end = log_end(log), active_base = log_active(log)->base_offset;
     if (status == PLOG_OK)
-        atomic_store_explicit(&log->flushed_offset, end, memory_order_release);
-    else
-        atomic_store(&log->poisoned, true); /* the kernel may have dropped the pages: a second try would lie */
+        status = unflushed_bases(log, atomic_load(&slot->flushed_offset), &bases, &count, error);
+    pthread_mutex_unlock(&log->list_lock);
+    for (int64_t i = 0; i < count && status == PLOG_OK; i++) status = sync_segment(log, bases[i], error);
+    free(bases);
+    /* A new segment's name must be as durable as what is acknowledged in it. */
+    if (status == PLOG_OK && atomic_load(&slot->directory_synced_base) < active_base) {
+        status = vfs_directory_sync(&log->directory, error);
+        if (status == PLOG_OK)
+            atomic_store(&slot->directory_synced_base, active_base);
+        else
+            atomic_store(&slot->poisoned, 1);
+    }
+    if (status == PLOG_OK) atomic_store_explicit(&slot->flushed_offset, end, memory_order_release);
+    return status;
+}
+
+plog_status log_lock_flush(plog_log *log, plog_error *error) {
+    bool owner_died;
+    plog_status status;
+    do {
+        status = lock_take(&log->slot->flush_lock, &owner_died, error);
+    } while (status == PLOG_BUSY && log->slot->is_private);
+    if (status == PLOG_OK && owner_died) lock_mended(&log->slot->flush_lock); /* it guards nothing half done */
+    return status;
+}
+
+void log_unlock_flush(plog_log *log) {
+    atomic_fetch_add(&log->slot->flush_word, 1);
+    lock_release(&log->slot->flush_lock);
+    word_wake(&log->slot->flush_word);
+}
+
+/* Flushes, or waits for whoever does: those whose records that flush took along need no lock and no flush of their own.
+ * *done_out is false where the wait ended without a flush that reaches `wanted`. */
+static plog_status flush_or_wait(plog_log *log, int64_t wanted, plog_error *error) {
+    log_slot *slot = log->slot;
+    uint32_t seen = atomic_load(&slot->flush_word);
+    if (atomic_load_explicit(&slot->flushed_offset, memory_order_acquire) >= wanted) return PLOG_OK;
+    bool owner_died;
+    plog_status status = lock_try(&slot->flush_lock, &owner_died, error);
+    if (status == PLOG_BUSY) {
+        word_wait(&slot->flush_word, seen, SHARED_WAIT_MS * 1000);
+        if (atomic_load_explicit(&slot->flushed_offset, memory_order_acquire) >= wanted) return PLOG_OK;
+        return atomic_load(&slot->flush_word) != seen ? PLOG_OK : status;
+    }
+    if (status != PLOG_OK) return status;
+    if (owner_died) lock_mended(&slot->flush_lock);
+    if (atomic_load_explicit(&slot->flushed_offset, memory_order_acquire) < wanted) status = flush_locked(log, error);
+    log_unlock_flush(log);
     return status;
 }
 
 plog_status plog_log_flush(plog_log *log, int64_t *flushed_offset_out, plog_error *error) {
+    pthread_mutex_lock(&log->list_lock);
+    plog_status status = log_catch_up(log, error);
+    pthread_mutex_unlock(&log->list_lock);
     int64_t wanted = log_end(log);
-    plog_status status = PLOG_OK;
-    if (!log->read_only && atomic_load_explicit(&log->flushed_offset, memory_order_acquire) < wanted) {
-        pthread_mutex_lock(&log->flush_lock);
+    while (status == PLOG_OK && !log->read_only &&
+           atomic_load_explicit(&log->slot->flushed_offset, memory_order_acquire) < wanted) {
         status = log_check_writable(log, error);
-        /* Whoever held the lock may have flushed this too. */
-        if (status == PLOG_OK && atomic_load_explicit(&log->flushed_offset, memory_order_acquire) < wanted)
-            status = flush_locked(log, error);
-        pthread_mutex_unlock(&log->flush_lock);
+        if (status == PLOG_OK) status = flush_or_wait(log, wanted, error);
+        if (status == PLOG_BUSY && log->slot->is_private) status = PLOG_OK;
     }
-    if (status == PLOG_OK) *flushed_offset_out = atomic_load_explicit(&log->flushed_offset, memory_order_acquire);
+    if (status == PLOG_OK)
+        *flushed_offset_out = atomic_load_explicit(&log->slot->flushed_offset, memory_order_acquire);
     return status;
 }
 
@@ -133,31 +181,44 @@ void log_free(plog_log *log) {
     for (int64_t i = 0; i < log->segment_count; i++) segment_free(log->segments[i]);
     free(log->segments);
     producer_state_free(&log->producers);
+    producer_state_free(&log->txn_producers);
     txn_list_free(&log->aborted);
     vfs_directory_close(&log->directory);
-    pthread_mutex_destroy(&log->flush_lock);
-    pthread_mutex_destroy(&log->append_lock);
     pthread_mutex_destroy(&log->list_lock);
+    if (log->slot != NULL && log->slot->is_private) {
+        slot_destroy(log->slot);
+        free(log->slot);
+    }
     free(log);
 }
 
 static plog_status close_files(plog_log *log, plog_error *error) {
+    plog_status status = log_check_writable(log, error);
+    if (status == PLOG_OK && log->torn) status = log_mend_tail(log, error);
+    if (status == PLOG_OK) status = log_begin_active(log, error);
     log_segment *active = log_active(log);
-    plog_status status = log->torn ? log_mend_tail(log, error) : PLOG_OK;
     if (status == PLOG_OK) status = segment_end_time_index(active, &log->directory, error);
+    if (status == PLOG_OK) status = log_know_producers(log, error);
     if (status == PLOG_OK) status = log_save_snapshot(log, log_end(log), error);
     if (status == PLOG_OK) status = log_remove_snapshots(log, log_end(log), error);
     if (status == PLOG_OK) status = index_file_sync(&active->offset_index, &log->directory, error);
     if (status == PLOG_OK) status = index_file_sync(&active->time_index, &log->directory, error);
     if (status == PLOG_OK) status = flush_locked(log, error);
+    if (status == PLOG_OK) log_publish(log);
+    if (status == PLOG_OK) atomic_store(&log->slot->changed, 0);
     return status;
 }
 
 plog_status plog_log_close(plog_log *log, plog_error *error) {
     plog_status status = PLOG_OK;
-    if (!log->read_only && log->appended) status = log_check_writable(log, error);
-    if (status == PLOG_OK && !log->read_only && (log->appended || log->torn || atomic_load(&log->directory_dirty)))
-        status = close_files(log, error);
+    if (!log->read_only && atomic_load(&log->slot->changed)) {
+        status = log_lock_append(log, error);
+        if (status == PLOG_BUSY) return status;
+        if (status == PLOG_OK) {
+            status = close_files(log, error);
+            log_unlock_append(log);
+        }
+    }
     log_free(log);
     return status;
 }
@@ -166,31 +227,30 @@ void plog_log_abandon(plog_log *log) {
     log_free(log);
 }
 
-void plog_log_state(plog_log *log, plog_state *out) {
-    pthread_mutex_lock(&log->append_lock);
+plog_status plog_log_state(plog_log *log, plog_state *out, plog_error *error) {
     pthread_mutex_lock(&log->list_lock);
-    *out = (plog_state){.log_start_offset = atomic_load(&log->log_start_offset),
+    plog_status status = log_catch_up(log, error);
+    plog_state state = {.log_start_offset = log_start(log),
                         .log_end_offset = log_end(log),
                         .last_stable_offset = atomic_load(&log->last_stable_offset),
-                        .flushed_offset = atomic_load(&log->flushed_offset),
+                        .flushed_offset = atomic_load(&log->slot->flushed_offset),
                         .segment_count = log->segment_count,
                         .largest_timestamp = -1};
-    for (int64_t i = 0; i < log->segment_count; i++) out->log_bytes += segment_bytes(log->segments[i]);
+    for (int64_t i = 0; i < log->segment_count; i++) state.log_bytes += segment_bytes(log->segments[i]);
     if (log->segment_count > 0) {
-        out->active_base_offset = log_active(log)->base_offset;
-        out->active_bytes = segment_bytes(log_active(log));
-        out->largest_timestamp = log_active(log)->max_timestamp;
+        state.active_base_offset = log_active(log)->base_offset;
+        state.active_bytes = segment_bytes(log_active(log));
+        state.largest_timestamp = log_active(log)->max_timestamp;
     }
     pthread_mutex_unlock(&log->list_lock);
-    pthread_mutex_unlock(&log->append_lock);
+    if (status == PLOG_OK) *out = state;
+    return status;
 }
 
 void plog_log_set_options(plog_log *log, const plog_options *options) {
-    pthread_mutex_lock(&log->append_lock);
     pthread_mutex_lock(&log->list_lock);
     log->options = *options;
     pthread_mutex_unlock(&log->list_lock);
-    pthread_mutex_unlock(&log->append_lock);
 }
 
 uint32_t plog_crc32c(uint32_t crc, const uint8_t *data, int64_t length) {

@@ -1,12 +1,15 @@
 /* The log of one partition: its segments in order, of which the last is appended to.
  *
- * Locks, in the order in which they are taken:
- *   flush_lock   one fdatasync at a time; held by whoever removes segments too
- *   append_lock  one append at a time: the active segment's end, producer state, options
- *   list_lock    the list of segments, their mappings and indexes; held shortly, never over a write to a .log
+ * What is true lies in the slot (shared.h), which other processes may share: where the log ends, and the locks.  What this
+ * struct holds is one process's view of it, brought up to date (log_share.c) by whoever looks: under the append lock
+ * before something is written, under the list lock before something is read.
  *
- * Readers take the list lock to find where to read and hold the mapping; checking and decoding run without a lock.
- * The offsets are atomics: stored (release) by the appender after the bytes they stand for, loaded (acquire) by readers. */
+ * Locks, in the order in which they are taken:
+ *   slot->flush_lock   one fdatasync at a time; held by whoever removes segments too
+ *   slot->append_lock  one append at a time: the files' ends, the tail, producer state
+ *   list_lock          this process's view: list of segments, mappings, indexes; never held while another is waited for
+ *
+ * Readers take the list lock to find where to read and hold the mapping; checking and decoding run without a lock. */
 #ifndef PLOG_LOG_H
 #define PLOG_LOG_H
 
@@ -14,40 +17,44 @@
 
 #include "producer_state.h"
 #include "segment.h"
+#include "shared.h"
 #include "txn_index.h"
 
 struct plog_log {
     vfs_directory directory;
     plog_bell *bell;
+    log_slot *slot; /* in pylog.shm, or this log's own */
     bool read_only;
     int32_t leader_epoch;
 
-    pthread_mutex_t flush_lock;
-    pthread_mutex_t append_lock;
     pthread_mutex_t list_lock;
-
-    plog_options options;   /* stored under append and list lock; read under either */
-    log_segment **segments; /* likewise; by base offset, rising */
+    /* All that follows: list lock; those marked too are written under the append lock besides. */
+    plog_options options;   /* too */
+    log_segment **segments; /* by base offset, rising */
     int64_t segment_count;
     int64_t segment_capacity;
+    uint64_t seen_sequence;   /* of the tail that the view shows */
+    uint32_t seen_generation; /* of the list */
+    int32_t truncations;      /* how many there were; a cursor from before one is void */
 
-    producer_state producers; /* append lock */
+    producer_state producers; /* append lock alone, with its offset: what is known of producers below it */
+    int64_t producers_offset; /* -1: nothing is known */
     bool torn;                /* append lock: a failed append may have left bytes behind the end */
-    txn_list aborted;         /* list lock */
-    int32_t truncations;      /* list lock: how many there were; a cursor from before one is void */
-    bool aborted_known;       /* list lock: `aborted` was made and is kept up to date */
-    bool appended;            /* append lock: something was written since it was opened */
 
-    _Atomic int64_t log_start_offset;
-    _Atomic int64_t log_end_offset;
+    txn_list aborted;            /* transactions whose markers lie below aborted_offset */
+    producer_state txn_producers; /* producer state at aborted_offset */
+    int64_t aborted_offset;       /* -1: none was looked for yet */
+
+    _Atomic int64_t log_end_offset; /* as the view shows it; stored (release) under the list lock */
     _Atomic int64_t last_stable_offset;
-    _Atomic int64_t flushed_offset;
-    _Atomic bool directory_dirty; /* files were made or removed since the directory was last fsynced */
-    _Atomic bool poisoned;
 };
 
 static inline log_segment *log_active(const plog_log *log) {
     return log->segments[log->segment_count - 1];
+}
+
+static inline int64_t log_start(const plog_log *log) {
+    return atomic_load_explicit(&log->slot->log_start_offset, memory_order_acquire);
 }
 
 static inline int64_t log_end(const plog_log *log) {
@@ -63,11 +70,45 @@ PLOG_MUST_CHECK plog_status log_add_segment(plog_log *log, log_segment *segment,
 /* Index of the segment that holds `offset`: the last whose base offset is <= it; -1: none. */
 int64_t log_find_segment(const plog_log *log, int64_t offset);
 
+/* Puts the file of segment `base` into the list. */
+PLOG_MUST_CHECK plog_status log_open_segment_file(plog_log *log, int64_t base, plog_error *error);
+
+/* Base offsets of the .log files, rising; the caller frees them. */
+PLOG_MUST_CHECK plog_status log_list_bases(plog_log *log, int64_t **bases_out, int64_t *count_out, plog_error *error);
+
 /* Makes an empty segment at `base_offset` and its files; they are removed again where that fails. */
 PLOG_MUST_CHECK plog_status log_new_segment(plog_log *log, int64_t base_offset, log_segment **out, plog_error *error);
 
 /* PLOG_READ_ONLY or PLOG_POISONED where nothing may be written. */
 PLOG_MUST_CHECK plog_status log_check_writable(const plog_log *log, plog_error *error);
+
+/* ---- log_share.c: the view and the slot */
+
+/* Takes the append lock and brings the view up to date, after mending what a dead owner has left. */
+PLOG_MUST_CHECK plog_status log_lock_append(plog_log *log, plog_error *error);
+void log_unlock_append(plog_log *log);
+
+/* Takes the flush lock, waiting; PLOG_BUSY as in lock_take.  Releasing it wakes those who wait for a flush. */
+PLOG_MUST_CHECK plog_status log_lock_flush(plog_log *log, plog_error *error);
+void log_unlock_flush(plog_log *log);
+
+/* Brings the view up to date for a reader.  Caller holds the list lock. */
+PLOG_MUST_CHECK plog_status log_catch_up(plog_log *log, plog_error *error);
+
+/* Publishes the view: the active segment's end as the log's.  Caller holds the append lock and the list lock. */
+void log_publish(plog_log *log);
+
+/* Loads a segment's indexes, the active one's as far as the view goes.  Caller holds the list lock. */
+PLOG_MUST_CHECK plog_status log_load_indexes(plog_log *log, log_segment *segment, plog_error *error);
+
+/* Opens the active segment's files for appending, unless they are.  Caller holds append and list lock. */
+PLOG_MUST_CHECK plog_status log_begin_active(plog_log *log, plog_error *error);
+
+/* Lists the segments of a log that others have open, as its tail says.  Caller is alone with the view. */
+PLOG_MUST_CHECK plog_status log_join(plog_log *log, plog_error *error);
+
+/* Brings `producers` up to the log end.  Caller holds the append lock. */
+PLOG_MUST_CHECK plog_status log_know_producers(plog_log *log, plog_error *error);
 
 /* Cuts off what a failed append left behind the end of the active segment and its indexes.  Caller holds the append
  * lock, or is alone. */

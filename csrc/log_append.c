@@ -32,6 +32,7 @@ static plog_status roll(plog_log *log, plog_error *error) {
     pthread_mutex_lock(&log->list_lock);
     plog_status status = segment_end_time_index(old, &log->directory, error);
     pthread_mutex_unlock(&log->list_lock);
+    if (status == PLOG_OK) status = log_know_producers(log, error);
     if (status == PLOG_OK) status = log_save_snapshot(log, base_offset, error);
     if (status == PLOG_OK) status = log_new_segment(log, base_offset, &new, error);
     if (status != PLOG_OK) return status;
@@ -40,19 +41,23 @@ static plog_status roll(plog_log *log, plog_error *error) {
     if (status == PLOG_OK) {
         index_file_close(&old->offset_index);
         index_file_close(&old->time_index);
+        vfs_close(old->log_fd);
+        old->log_fd = -1;
         old->max_timestamp_known = true;
+        log_publish(log); /* from here on the new segment's files are not a dead process's leavings */
     }
     pthread_mutex_unlock(&log->list_lock);
     if (status != PLOG_OK) {
         plog_error second;
         segment_free(new);
-        if (log_remove_files(log, base_offset, &second) != PLOG_OK) atomic_store(&log->poisoned, true);
+        if (log_remove_files(log, base_offset, &second) != PLOG_OK) atomic_store(&log->slot->poisoned, 1);
     }
     return status;
 }
 
 plog_status log_mend_tail(plog_log *log, plog_error *error) {
     log_segment *active = log_active(log);
+    if (active->log_fd < 0) return PLOG_OK; /* it is cut when it is opened */
     char name[VFS_NAME_BYTES], shown[VFS_SHOWN_BYTES];
     segment_file_name(active, "log", name);
     vfs_shown(&log->directory, name, shown, sizeof shown);
@@ -66,20 +71,27 @@ plog_status log_mend_tail(plog_log *log, plog_error *error) {
     return status;
 }
 
-/* Notes a batch in producer state.  Caller holds the list lock too.  On failure nothing has changed. */
-static plog_status note_batch(plog_log *log, const batch_header *header, const uint8_t *batch, plog_error *error) {
+/* Notes a batch in producer state, and tells the last stable offset behind it. */
+static plog_status note_batch(plog_log *log, const batch_header *header, const uint8_t *batch, int64_t *stable_out,
+                              plog_error *error) {
+    int64_t end = batch_last_offset(header) + 1, stable = atomic_load(&log->last_stable_offset);
+    bool known = log->producers_offset == header->base_offset;
+    plog_status status = PLOG_OK;
     bool ended;
     ended_txn txn;
-    plog_status status = log->aborted_known ? txn_list_reserve(&log->aborted, error) : PLOG_OK;
-    if (status == PLOG_OK) status = producer_state_note(&log->producers, header, batch, &ended, &txn, error);
-    if (status != PLOG_OK || !ended || !txn.aborted || !log->aborted_known) return status;
-    int64_t stable = producer_state_last_stable_offset(&log->producers, txn.last_offset + 1);
-    return txn_list_add(&log->aborted, (aborted_txn){txn.producer_id, txn.first_offset, txn.last_offset, stable}, error);
+    /* A record of no producer changes nothing: an open transaction holds the last stable offset back, or none does. */
+    *stable_out = stable < header->base_offset ? stable : end;
+    if (header->producer_id >= 0) {
+        status = producer_state_note(&log->producers, header, batch, &ended, &txn, error);
+        if (status == PLOG_OK) *stable_out = producer_state_last_stable_offset(&log->producers, end);
+    }
+    if (status == PLOG_OK && known) log->producers_offset = end;
+    return status;
 }
 
 static plog_status write_batch(plog_log *log, const batch_header *header, const uint8_t *batch, plog_error *error) {
     log_segment *active = log_active(log);
-    int64_t position = segment_bytes(active);
+    int64_t position = segment_bytes(active), stable;
     char name[VFS_NAME_BYTES], shown[VFS_SHOWN_BYTES];
     segment_file_name(active, "log", name);
     vfs_shown(&log->directory, name, shown, sizeof shown);
@@ -89,11 +101,15 @@ static plog_status write_batch(plog_log *log, const batch_header *header, const 
     pthread_mutex_lock(&log->list_lock);
     segment_mark before = segment_mark_of(active);
     status = segment_count_batch(active, &log->directory, header, position, log->options.index_interval_bytes, error);
-    if (status == PLOG_OK) status = note_batch(log, header, batch, error);
-    if (status == PLOG_OK)
+    if (status == PLOG_OK) status = note_batch(log, header, batch, &stable, error);
+    if (status == PLOG_OK) {
         atomic_store_explicit(&active->bytes, position + header->batch_bytes, memory_order_release);
-    else
+        atomic_store_explicit(&log->last_stable_offset, stable, memory_order_release);
+        atomic_store_explicit(&log->log_end_offset, batch_last_offset(header) + 1, memory_order_release);
+        log_publish(log);
+    } else {
         segment_back_to(active, before);
+    }
     pthread_mutex_unlock(&log->list_lock);
     return status;
 }
@@ -107,9 +123,12 @@ static plog_status append_locked(plog_log *log, uint8_t *batch, plog_appended *o
     store_be64(batch + BATCH_BASE_OFFSET_AT, (uint64_t)base_offset);
     store_be32(batch + BATCH_LEADER_EPOCH_AT, (uint32_t)log->leader_epoch);
     batch_header_load(batch, &header);
-    int64_t last_offset = batch_last_offset(&header);
+    if (header.producer_id >= 0) status = log_know_producers(log, error);
+    if (status != PLOG_OK) return status;
+    atomic_store(&log->slot->changed, 1);
     pthread_mutex_lock(&log->list_lock);
-    bool rolled = roll_is_due(log, &header);
+    status = log_begin_active(log, error);
+    bool rolled = status == PLOG_OK && roll_is_due(log, &header);
     pthread_mutex_unlock(&log->list_lock);
     if (rolled) status = roll(log, error);
     if (status == PLOG_OK) status = write_batch(log, &header, batch, error);
@@ -119,10 +138,6 @@ static plog_status append_locked(plog_log *log, uint8_t *batch, plog_appended *o
         log->torn = log_mend_tail(log, &second) != PLOG_OK;
         return status;
     }
-    log->appended = true;
-    atomic_store_explicit(&log->last_stable_offset,
-                          producer_state_last_stable_offset(&log->producers, last_offset + 1), memory_order_release);
-    atomic_store_explicit(&log->log_end_offset, last_offset + 1, memory_order_release);
     *out = (plog_appended){base_offset, log->options.log_append_time ? header.max_timestamp : -1, rolled};
     return PLOG_OK;
 }
@@ -153,9 +168,10 @@ plog_status plog_log_append(plog_log *log, uint8_t *batch, int64_t batch_bytes, 
     /* Before the lock: offset and epoch lie outside the sum. */
     store_be32(batch + BATCH_CRC_AT, batch_crc(batch, batch_bytes));
 
-    pthread_mutex_lock(&log->append_lock);
-    plog_status status = append_locked(log, batch, out, error);
-    pthread_mutex_unlock(&log->append_lock);
+    plog_status status = log_lock_append(log, error);
+    if (status != PLOG_OK) return status;
+    status = append_locked(log, batch, out, error);
+    log_unlock_append(log);
     if (status == PLOG_OK && log->bell != NULL) plog_bell_ring(log->bell);
     return status;
 }

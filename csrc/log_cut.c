@@ -5,16 +5,21 @@
 
 #include "log.h"
 
-static void lock_all(plog_log *log) {
-    pthread_mutex_lock(&log->flush_lock);
-    pthread_mutex_lock(&log->append_lock);
-    pthread_mutex_lock(&log->list_lock);
+static plog_status lock_all(plog_log *log, plog_error *error) {
+    plog_status status = log_lock_flush(log, error);
+    if (status != PLOG_OK) return status;
+    status = log_lock_append(log, error);
+    if (status != PLOG_OK)
+        log_unlock_flush(log);
+    else
+        pthread_mutex_lock(&log->list_lock);
+    return status;
 }
 
 static void unlock_all(plog_log *log) {
     pthread_mutex_unlock(&log->list_lock);
-    pthread_mutex_unlock(&log->append_lock);
-    pthread_mutex_unlock(&log->flush_lock);
+    log_unlock_append(log);
+    log_unlock_flush(log);
 }
 
 /* Where in the segment the batch that holds `offset` begins, and its base offset. */
@@ -37,39 +42,55 @@ static plog_status cut_position(plog_log *log, log_segment *segment, int64_t off
     return PLOG_OK;
 }
 
-/* Cuts segment `at` to `position`, where the log then ends with `end`. */
+/* Makes segment `at` the active one, with `position` bytes, in the view and for everybody.  Its files, and those of the
+ * segments behind it, are still as they were; if this process dies, the append lock's next owner sees to them. */
+static plog_status publish_cut(plog_log *log, int64_t at, int64_t position, int64_t end, plog_error *error) {
+    log_segment *segment = log->segments[at];
+    segment_mark before = segment_mark_of(segment);
+    int64_t bytes_before = segment_bytes(segment);
+    segment_close_files(segment);
+    atomic_store_explicit(&segment->bytes, position, memory_order_release);
+    plog_status status = segment_rebuild_indexes(segment, &log->directory, log->options.index_interval_bytes,
+                                                 log->options.dense, error);
+    if (status != PLOG_OK) {
+        segment_back_to(segment, before);
+        segment_close_files(segment); /* the indexes are read again when they are needed */
+        atomic_store_explicit(&segment->bytes, bytes_before, memory_order_release);
+        return status;
+    }
+    while (log->segment_count > at + 1) segment_free(log->segments[--log->segment_count]);
+    log->producers_offset = log->aborted_offset = -1;
+    log->truncations = log->truncations < INT32_MAX - 1 ? log->truncations + 1 : 0;
+    atomic_store_explicit(&log->log_end_offset, end, memory_order_release);
+    if (atomic_load(&log->last_stable_offset) > end) atomic_store(&log->last_stable_offset, end);
+    if (atomic_load(&log->slot->flushed_offset) > end) atomic_store(&log->slot->flushed_offset, end);
+    log_publish(log);
+    log->seen_generation = atomic_fetch_add(&log->slot->list_generation, 1) + 1;
+    return PLOG_OK;
+}
+
+/* Cuts the log to where segment `at` has `position` bytes and the log ends with `end`. */
 static plog_status cut(plog_log *log, int64_t at, int64_t position, int64_t end, plog_error *error) {
     log_segment *segment = log->segments[at];
-    plog_status status = PLOG_OK;
-    /* Readers first: what goes away must not be handed out any more.  Newest files first: a crash in between leaves a
-     * shorter log without a hole. */
-    atomic_store_explicit(&log->log_end_offset, end, memory_order_release);
-    log->truncations = log->truncations < INT32_MAX - 1 ? log->truncations + 1 : 0;
-    while (log->segment_count > at + 1 && status == PLOG_OK) {
-        status = log_remove_files(log, log_active(log)->base_offset, error);
-        if (status == PLOG_OK) segment_free(log->segments[--log->segment_count]);
-    }
+    int64_t *bases = NULL, count = 0, from;
+    plog_status status = log_list_bases(log, &bases, &count, error);
+    atomic_store(&log->slot->changed, 1);
+    if (status == PLOG_OK) status = publish_cut(log, at, position, end, error);
+    /* Newest files first: a crash in between leaves a shorter log without a hole. */
+    for (; status == PLOG_OK && count > 0 && bases[count - 1] > segment->base_offset; count--)
+        status = log_remove_files(log, bases[count - 1], error);
+    free(bases);
     if (status == PLOG_OK) status = log_remove_snapshots(log, end, error);
-    if (status != PLOG_OK) return status;
-    atomic_store_explicit(&segment->bytes, position, memory_order_release);
-    index_file_close(&segment->offset_index);
-    index_file_close(&segment->time_index);
-    vfs_close(segment->log_fd);
-    segment->log_fd = -1;
-    segment->max_timestamp_known = false;
-    status = segment_rebuild_indexes(segment, &log->directory, log->options.index_interval_bytes, log->options.dense,
-                                     error);
     if (status == PLOG_OK) status = index_file_rewrite(&segment->offset_index, &log->directory, error);
     if (status == PLOG_OK) status = index_file_rewrite(&segment->time_index, &log->directory, error);
     if (status == PLOG_OK) status = segment_begin(segment, &log->directory, error);
-    int64_t from;
     if (status == PLOG_OK) status = log_load_snapshot(log, &log->producers, end, &from, error);
     if (status == PLOG_OK) status = log_replay(log, &log->producers, from, NULL, error);
-    txn_list_cut(&log->aborted, end);
-    log->appended = true;
+    if (status != PLOG_OK) return status;
+    log->producers_offset = end;
     atomic_store(&log->last_stable_offset, producer_state_last_stable_offset(&log->producers, end));
-    if (atomic_load(&log->flushed_offset) > end) atomic_store(&log->flushed_offset, end);
-    return status;
+    log_publish(log);
+    return PLOG_OK;
 }
 
 static plog_status truncate_locked(plog_log *log, int64_t offset, plog_error *error) {
@@ -77,16 +98,18 @@ static plog_status truncate_locked(plog_log *log, int64_t offset, plog_error *er
     if (at < 0) at = 0;
     plog_status status = cut_position(log, log->segments[at], offset, &position, &end, error);
     if (status != PLOG_OK) return status;
+    int64_t end_before = log_end(log);
     status = cut(log, at, position, end, error);
     /* Half done, it is only good for being opened anew. */
-    if (status != PLOG_OK) atomic_store(&log->poisoned, true);
+    if (status != PLOG_OK && log_end(log) != end_before) atomic_store(&log->slot->poisoned, 1);
     return status;
 }
 
 plog_status plog_log_truncate(plog_log *log, int64_t offset, plog_error *error) {
-    lock_all(log);
-    int64_t start = atomic_load(&log->log_start_offset);
     plog_status status = log_check_writable(log, error);
+    if (status == PLOG_OK) status = lock_all(log, error);
+    if (status != PLOG_OK) return status;
+    int64_t start = log_start(log);
     if (status == PLOG_OK && (offset < start || offset > log_end(log)))
         status = fail(error, PLOG_OUT_OF_RANGE, (error_place){log->directory.shown, -1, offset},
                       "offset %" PRId64 " is out of range %" PRId64 " to %" PRId64, offset, start, log_end(log));
@@ -97,14 +120,16 @@ plog_status plog_log_truncate(plog_log *log, int64_t offset, plog_error *error) 
 }
 
 plog_status plog_log_delete_before(plog_log *log, int64_t offset, plog_error *error) {
-    lock_all(log);
     plog_status status = log_check_writable(log, error);
+    if (status == PLOG_OK) status = lock_all(log, error);
+    if (status != PLOG_OK) return status;
     if (status == PLOG_OK && (offset < 0 || offset > log_end(log)))
         status = fail(error, PLOG_OUT_OF_RANGE, (error_place){log->directory.shown, -1, offset},
                       "offset %" PRId64 " is behind the log end %" PRId64, offset, log_end(log));
-    if (status == PLOG_OK && offset > atomic_load(&log->log_start_offset))
-        atomic_store_explicit(&log->log_start_offset, offset, memory_order_release);
-    int64_t start = atomic_load(&log->log_start_offset);
+    if (status == PLOG_OK && offset > log_start(log))
+        atomic_store_explicit(&log->slot->log_start_offset, offset, memory_order_release);
+    int64_t start = log_start(log);
+    bool removed = false;
     /* Oldest first; the active segment stays, however old its records are. */
     while (status == PLOG_OK && log->segment_count > 1 && log->segments[1]->base_offset <= start) {
         status = log_remove_files(log, log->segments[0]->base_offset, error);
@@ -112,6 +137,11 @@ plog_status plog_log_delete_before(plog_log *log, int64_t offset, plog_error *er
         segment_free(log->segments[0]);
         log->segment_count--;
         memmove(log->segments, log->segments + 1, (size_t)log->segment_count * sizeof *log->segments);
+        removed = true;
+    }
+    if (removed) {
+        log_publish(log);
+        log->seen_generation = atomic_fetch_add(&log->slot->list_generation, 1) + 1;
     }
     unlock_all(log);
     return status;

@@ -58,7 +58,7 @@ static plog_status visit_orphan(void *context, const char *name, plog_error *err
     return PLOG_OK;
 }
 
-static plog_status open_segment_file(plog_log *log, int64_t base, plog_error *error) {
+plog_status log_open_segment_file(plog_log *log, int64_t base, plog_error *error) {
     log_segment *segment = segment_new(base, 0);
     if (segment == NULL) return fail_memory(error);
     char name[VFS_NAME_BYTES], shown[VFS_SHOWN_BYTES];
@@ -71,6 +71,7 @@ static plog_status open_segment_file(plog_log *log, int64_t base, plog_error *er
     if (status == PLOG_OK && bytes > INT32_MAX)
         status = fail(error, PLOG_CORRUPT, (error_place){shown, bytes, base}, "a segment has at most 2^31-1 bytes");
     vfs_close(fd);
+    segment->is_shared = !log->slot->is_private;
     atomic_store_explicit(&segment->bytes, bytes, memory_order_release);
     if (status == PLOG_OK) status = log_add_segment(log, segment, error);
     if (status != PLOG_OK) segment_free(segment);
@@ -113,6 +114,19 @@ static plog_status visit_swap(void *context, const char *name, plog_error *error
     return status == PLOG_OK ? vfs_rename(directory, name, final, error) : status;
 }
 
+plog_status log_list_bases(plog_log *log, int64_t **bases_out, int64_t *count_out, plog_error *error) {
+    listing list = {.log = log};
+    plog_status status = vfs_directory_list(&log->directory, visit_log, &list, error);
+    if (status != PLOG_OK) {
+        free(list.bases);
+        return status;
+    }
+    if (list.count > 0) qsort(list.bases, (size_t)list.count, sizeof *list.bases, compare_offsets);
+    *bases_out = list.bases;
+    *count_out = list.count;
+    return PLOG_OK;
+}
+
 plog_status log_list_segments(plog_log *log, plog_error *error) {
     listing list = {.log = log};
     plog_status status = vfs_directory_list(&log->directory, visit_transit, &list, error);
@@ -128,7 +142,7 @@ plog_status log_list_segments(plog_log *log, plog_error *error) {
     if (list.count > 0) qsort(list.bases, (size_t)list.count, sizeof *list.bases, compare_offsets);
     if (status == PLOG_OK && !log->read_only)
         status = vfs_directory_list(&log->directory, visit_orphan, &list, error);
-    for (int64_t i = 0; i < list.count && status == PLOG_OK; i++) status = open_segment_file(log, list.bases[i], error);
+    for (int64_t i = 0; i < list.count && status == PLOG_OK; i++) status = log_open_segment_file(log, list.bases[i], error);
     free(list.bases);
     return status;
 }

@@ -22,7 +22,7 @@ static plog_status write_indexes(plog_log *log, log_segment *segment, plog_recov
     if (status == PLOG_OK) status = index_file_rewrite(&segment->offset_index, &log->directory, error);
     if (status == PLOG_OK) status = index_file_rewrite(&segment->time_index, &log->directory, error);
     recovery->indexes_rebuilt++;
-    atomic_store(&log->directory_dirty, true);
+    atomic_store(&log->slot->changed, 1);
     return status;
 }
 
@@ -246,10 +246,10 @@ static plog_status begin_behind_loss(plog_log *log, plog_error *error) {
 
 static plog_status begin_appending(plog_log *log, bool end_lost, plog_error *error) {
     plog_status status = PLOG_OK;
-    if (log->segment_count == 0 || log_end(log) < atomic_load(&log->log_start_offset)) {
+    if (log->segment_count == 0 || log_end(log) < log_start(log)) {
         /* Nothing there, or all of it was deleted by its owner: offsets go on where they had got to. */
         plog_recovery ignored = {0};
-        int64_t start = atomic_load(&log->log_start_offset);
+        int64_t start = log_start(log);
         log_segment *segment;
         status = drop_segments(log, 0, &ignored, error);
         if (status == PLOG_OK) status = log_new_segment(log, start > 0 ? start : 0, &segment, error);
@@ -259,6 +259,7 @@ static plog_status begin_appending(plog_log *log, bool end_lost, plog_error *err
         return status;
     }
     if (end_lost) return begin_behind_loss(log, error);
+    log_active(log)->created_ms = vfs_now_ms();
     return segment_begin(log_active(log), &log->directory, error);
 }
 
@@ -281,11 +282,42 @@ static plog_status open_log(plog_log *log, const plog_open *params, plog_recover
     int64_t start = log->segment_count > 0 ? log->segments[0]->base_offset : 0;
     if (params->log_start_offset > start) start = params->log_start_offset;
     if (log->read_only && (log->segment_count == 0 || log_end(log) < start)) atomic_store(&log->log_end_offset, start);
-    atomic_store(&log->log_start_offset, start);
+    atomic_store(&log->slot->log_start_offset, start);
     if (status == PLOG_OK) status = restore_producers(log, first, error);
     if (status == PLOG_OK && !log->read_only) status = begin_appending(log, end_lost, error);
     if (status != PLOG_OK) return status;
-    atomic_store(&log->flushed_offset, log_end(log)); /* recovery has put on the disk what it found */
+    log->producers_offset = log_end(log);
+    atomic_store(&log->slot->flushed_offset, log_end(log)); /* recovery has put on the disk what it found */
+    if (!log->read_only) log_publish(log);
+    return PLOG_OK;
+}
+
+/* The first to open the log recovers it; who comes later finds it as the slot says.  The append lock keeps them apart. */
+static plog_status open_or_join(plog_log *log, const plog_open *params, plog_recovery *recovery, plog_error *error) {
+    bool owner_died;
+    plog_status status = lock_take(&log->slot->append_lock, &owner_died, error);
+    if (status != PLOG_OK) return status;
+    if (owner_died) lock_mended(&log->slot->append_lock);
+    if (owner_died && atomic_load(&log->slot->opened)) { /* died in mid-append: the lock's next owner mends */
+        lock_release(&log->slot->append_lock);
+        return fail(error, PLOG_BUSY, NO_PLACE, "the log is being mended");
+    }
+    if (atomic_load(&log->slot->opened)) {
+        status = log_join(log, error);
+    } else {
+        status = open_log(log, params, recovery, error);
+        if (status == PLOG_OK) atomic_store(&log->slot->opened, 1);
+    }
+    lock_release(&log->slot->append_lock);
+    return status;
+}
+
+static plog_status find_slot(plog_log *log, const plog_open *params, plog_error *error) {
+    if (params->shared != NULL && !log->read_only)
+        return shared_slot(params->shared, log->directory.shown, &log->slot, error);
+    log->slot = malloc(sizeof *log->slot);
+    if (log->slot == NULL) return fail_memory(error);
+    slot_init(log->slot, false);
     return PLOG_OK;
 }
 
@@ -297,13 +329,13 @@ plog_status plog_log_open(const char *directory, const plog_open *params, plog_l
     log->leader_epoch = params->leader_epoch;
     log->read_only = params->read_only != 0;
     log->bell = params->bell;
-    pthread_mutex_init(&log->flush_lock, NULL);
-    pthread_mutex_init(&log->append_lock, NULL);
+    log->producers_offset = log->aborted_offset = -1;
     pthread_mutex_init(&log->list_lock, NULL);
     plog_recovery recovery = {.truncated_position = -1, .truncated_segment = -1};
     log->directory.fd = -1;
     plog_status status = vfs_directory_open(directory, &log->directory, error);
-    if (status == PLOG_OK) status = open_log(log, params, &recovery, error);
+    if (status == PLOG_OK) status = find_slot(log, params, error);
+    if (status == PLOG_OK) status = open_or_join(log, params, &recovery, error);
     if (status != PLOG_OK) {
         log_free(log);
         return status;

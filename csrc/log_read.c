@@ -41,32 +41,21 @@ static plog_status ready_segment(plog_log *log, int64_t at, plog_error *error) {
     plog_status status =
         segment_map(segment, &log->directory, active ? log->options.segment_bytes : segment_bytes(segment), error);
     if (status != PLOG_OK || segment_bytes(segment) == 0) return status;
-    return segment_load_indexes(segment, &log->directory, log->options.index_interval_bytes, log->options.dense,
-                                error);
+    return log_load_indexes(log, segment, error);
 }
 
-/* Makes the list of aborted transactions from the markers in the log; appends keep it up to date from then on. */
-static plog_status read_markers(plog_log *log, plog_error *error) {
-    producer_state scratch = {0};
-    plog_status status = log_replay(log, &scratch, log->segments[0]->base_offset, &log->aborted, error);
-    producer_state_free(&scratch);
-    if (status == PLOG_OK)
-        log->aborted_known = true;
-    else
-        txn_list_free(&log->aborted);
-    return status;
-}
-
+/* Brings the list of aborted transactions up to the log end: what the markers in the log say.  Caller holds the list
+ * lock. */
 static plog_status know_aborted(plog_log *log, plog_error *error) {
-    pthread_mutex_lock(&log->list_lock);
-    bool known = log->aborted_known || log->segment_count == 0;
-    pthread_mutex_unlock(&log->list_lock);
-    if (known) return PLOG_OK;
-    pthread_mutex_lock(&log->append_lock); /* no marker may slip in behind the scan */
-    pthread_mutex_lock(&log->list_lock);
-    plog_status status = log->aborted_known ? PLOG_OK : read_markers(log, error);
-    pthread_mutex_unlock(&log->list_lock);
-    pthread_mutex_unlock(&log->append_lock);
+    int64_t end = log_end(log);
+    if (log->aborted_offset == end || log->segment_count == 0) return PLOG_OK;
+    if (log->aborted_offset < 0 || log->aborted_offset > end) {
+        log->aborted.count = 0;
+        producer_state_clear(&log->txn_producers);
+        log->aborted_offset = log->segments[0]->base_offset;
+    }
+    plog_status status = log_replay(log, &log->txn_producers, log->aborted_offset, &log->aborted, error);
+    log->aborted_offset = status == PLOG_OK ? end : -1;
     return status;
 }
 
@@ -176,6 +165,11 @@ static plog_status collect(plog_log *log, read_place *place, int64_t offset, int
     return PLOG_OK;
 }
 
+static plog_status out_of_range(const plog_log *log, int64_t offset, plog_error *error) {
+    return fail(error, PLOG_OUT_OF_RANGE, (error_place){log->directory.shown, -1, offset},
+                "offset %" PRId64 " is out of range %" PRId64 " to %" PRId64, offset, log_start(log), log_end(log));
+}
+
 static plog_status fetch(plog_log *log, int64_t offset, int64_t limit, int64_t bytes_max, int32_t flags,
                          plog_cursor *cursor, plog_chunk *chunk, plog_error *error) {
     chunk->next_offset = offset;
@@ -184,8 +178,12 @@ static plog_status fetch(plog_log *log, int64_t offset, int64_t limit, int64_t b
         int64_t from = chunk->next_offset;
         pthread_mutex_lock(&log->list_lock);
         plog_status status = find_place(log, from, cursor, &place, error);
+        bool stale = status != PLOG_OK && atomic_load(&log->slot->list_generation) != log->seen_generation;
+        if (stale) status = log_catch_up(log, error); /* another process has taken the segment's file away */
         pthread_mutex_unlock(&log->list_lock);
         if (status != PLOG_OK) return status;
+        if (stale && from < log_start(log)) return out_of_range(log, from, error);
+        if (stale) continue;
         status = collect(log, &place, from, limit, bytes_max, flags, chunk, error);
         if (status == PLOG_OK && chunk->batches > 0) {
             chunk->mapping = place.mapping;
@@ -212,16 +210,15 @@ static plog_status fetch(plog_log *log, int64_t offset, int64_t limit, int64_t b
 plog_status plog_log_fetch(plog_log *log, int64_t offset, int64_t bytes_max, int32_t flags, plog_cursor *cursor,
                            plog_chunk *out, plog_error *error) {
     plog_chunk chunk = {0};
-    int64_t start = atomic_load_explicit(&log->log_start_offset, memory_order_acquire);
+    pthread_mutex_lock(&log->list_lock);
+    plog_status status = log_catch_up(log, error);
     int64_t limit = log_end(log);
-    if (offset < start || offset > limit)
-        return fail(error, PLOG_OUT_OF_RANGE, (error_place){log->directory.shown, -1, offset},
-                    "offset %" PRId64 " is out of range %" PRId64 " to %" PRId64, offset, start, limit);
-    plog_status status = PLOG_OK;
-    if (flags & PLOG_FETCH_READ_COMMITTED) {
+    if (status == PLOG_OK && (offset < log_start(log) || offset > limit)) status = out_of_range(log, offset, error);
+    if (status == PLOG_OK && (flags & PLOG_FETCH_READ_COMMITTED)) {
         limit = atomic_load_explicit(&log->last_stable_offset, memory_order_acquire);
         status = know_aborted(log, error);
     }
+    pthread_mutex_unlock(&log->list_lock);
     if (status == PLOG_OK) status = fetch(log, offset, limit, bytes_max, flags, cursor, &chunk, error);
     if (status == PLOG_OK) *out = chunk;
     return status;
@@ -259,10 +256,10 @@ static plog_status find_time_in(plog_log *log, int64_t at, int64_t timestamp, in
 
 plog_status plog_log_find_time(plog_log *log, int64_t timestamp, int64_t from_offset, int64_t *offset_out,
                                plog_error *error) {
-    int64_t found = -1, start = atomic_load(&log->log_start_offset);
+    int64_t found = -1, start = log_start(log);
     int64_t from = from_offset > start ? from_offset : start;
-    plog_status status = PLOG_OK;
     pthread_mutex_lock(&log->list_lock);
+    plog_status status = log_catch_up(log, error);
     int64_t first = log_find_segment(log, from);
     for (int64_t i = first < 0 ? 0 : first; i < log->segment_count && status == PLOG_OK && found < 0; i++)
         status = find_time_in(log, i, timestamp, from, &found, error);

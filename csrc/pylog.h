@@ -80,6 +80,7 @@ typedef struct plog_open {
     int32_t clean;            /* closed properly: nothing has to be scanned */
     int32_t read_only;        /* change no file; what recovery would cut is only not shown */
     plog_bell *bell;          /* rung after each append; may be NULL; must outlive the log */
+    plog_shared *shared;      /* shared state of the directory; NULL: nobody else has the log.  Must outlive the log */
 } plog_open;
 
 /* What opening did; `damaged` counts places below the recovery point that do not parse, left as they are. */
@@ -175,16 +176,18 @@ typedef struct plog_batch {
 
 typedef struct plog_log plog_log;
 
-/* Opens the log in `directory` ("data/orders-0"), recovering it unless it was closed cleanly.
- * recovery_out may be NULL.  CORRUPT only where no batch can be reached at all. */
+/* Opens the log in `directory` ("data/orders-0"), recovering it unless it was closed cleanly, or joins those who have it
+ * open already.  recovery_out may be NULL.  CORRUPT only where no batch can be reached at all.
+ * With shared state this and all that follow may be BUSY: nothing was done, call again. */
 plog_status plog_log_open(const char *directory, const plog_open *params, plog_log **out, plog_recovery *recovery_out,
                           plog_error *error);
 
 /* Flushes, writes what Kafka writes at a clean close (last time index entry, producer snapshot) and frees the log,
- * also when it fails. */
+ * also when it fails (but not when BUSY).  With shared state: for the last one that has the directory open; others
+ * abandon. */
 plog_status plog_log_close(plog_log *log, plog_error *error);
 
-/* Frees the log and writes nothing: as if the process had died. */
+/* Frees the log and writes nothing.  What was appended stays; others go on. */
 void plog_log_abandon(plog_log *log);
 
 /* Appends one batch whose header is complete but for baseOffset, leader epoch and CRC, which this writes into
@@ -210,7 +213,7 @@ plog_status plog_log_truncate(plog_log *log, int64_t offset, plog_error *error);
 /* Raises the log start offset and gives back the segments that lie wholly below it. */
 plog_status plog_log_delete_before(plog_log *log, int64_t offset, plog_error *error);
 
-void plog_log_state(plog_log *log, plog_state *out);
+plog_status plog_log_state(plog_log *log, plog_state *out, plog_error *error);
 void plog_log_set_options(plog_log *log, const plog_options *options);
 
 /* Decodes an uncompressed chunk. */

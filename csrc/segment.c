@@ -28,6 +28,14 @@ void segment_free(log_segment *segment) {
     free(segment);
 }
 
+void segment_close_files(log_segment *segment) {
+    index_file_free(&segment->offset_index);
+    index_file_free(&segment->time_index);
+    vfs_close(segment->log_fd);
+    segment->log_fd = -1;
+    segment->indexes_loaded = segment->indexes_rebuilt = segment->max_timestamp_known = false;
+}
+
 void segment_file_name(const log_segment *segment, const char *suffix, char out[VFS_NAME_BYTES]) {
     snprintf(out, VFS_NAME_BYTES, "%020" PRId64 ".%s", segment->base_offset, suffix);
 }
@@ -141,6 +149,7 @@ plog_status segment_rebuild_indexes(log_segment *segment, const vfs_directory *d
     segment->offset_index.fd = offset_fd;
     segment->time_index.fd = time_fd;
     if (status == PLOG_OK) segment->indexes_loaded = segment->indexes_rebuilt = true;
+    if (segment->is_shared) return status;
     if (status == PLOG_OK && offset_fd >= 0) status = index_file_store(&segment->offset_index, directory, error);
     if (status == PLOG_OK && time_fd >= 0) status = index_file_store(&segment->time_index, directory, error);
     return status;
@@ -168,7 +177,6 @@ plog_status segment_begin(log_segment *segment, const vfs_directory *directory, 
     if (status == PLOG_OK) status = vfs_truncate(segment->log_fd, shown, segment_bytes(segment), error);
     if (status == PLOG_OK) status = index_file_begin(&segment->offset_index, directory, error);
     if (status == PLOG_OK) status = index_file_begin(&segment->time_index, directory, error);
-    if (status == PLOG_OK) segment->created_ms = vfs_now_ms();
     return status;
 }
 

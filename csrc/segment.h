@@ -27,6 +27,7 @@ typedef struct log_segment {
     int64_t first_timestamp;     /* list lock; maxTimestamp of the first batch; NO_FIRST_TIMESTAMP: unknown yet */
     int64_t created_ms;          /* append lock */
     int log_fd;                  /* -1: not written to, and flushed */
+    bool is_shared;              /* other processes may append: readers leave the index files alone */
     bool indexes_loaded;         /* list lock */
     bool indexes_rebuilt;        /* list lock: from the log, so they are believed */
     bool max_timestamp_known;    /* list lock, for segments that no longer grow */
@@ -78,6 +79,9 @@ PLOG_MUST_CHECK plog_status segment_rebuild_indexes(log_segment *segment, const 
 /* Loads the indexes, or rebuilds them in memory where the files are no use. */
 PLOG_MUST_CHECK plog_status segment_load_indexes(log_segment *segment, const vfs_directory *directory,
                                                  int64_t index_interval_bytes, bool dense, plog_error *error);
+
+/* Drops what is known of the indexes and closes all files: another process has written to them. */
+void segment_close_files(log_segment *segment);
 
 /* Begins to append: opens (and makes) the files.  Indexes must be loaded, the bytes be valid. */
 PLOG_MUST_CHECK plog_status segment_begin(log_segment *segment, const vfs_directory *directory, plog_error *error);

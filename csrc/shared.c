@@ -98,6 +98,7 @@ void slot_init(log_slot *slot, bool shared) {
     lock_init(&slot->append_lock, shared);
     lock_init(&slot->flush_lock, shared);
     atomic_store(&slot->directory_synced_base, -1);
+    slot->is_private = !shared;
 }
 
 void slot_destroy(log_slot *slot) {
@@ -105,7 +106,7 @@ void slot_destroy(log_slot *slot) {
     pthread_mutex_destroy(&slot->flush_lock);
 }
 
-log_tail slot_tail(log_slot *slot) {
+log_tail slot_tail(log_slot *slot, uint64_t *sequence_out) {
     log_tail tail;
     int64_t *fields = (int64_t *)&tail;
     while (true) {
@@ -113,11 +114,12 @@ log_tail slot_tail(log_slot *slot) {
         for (int i = 0; i < TAIL_FIELDS; i++)
             fields[i] = atomic_load_explicit(&slot->tails[before & 1][i], memory_order_relaxed);
         atomic_thread_fence(memory_order_acquire);
+        *sequence_out = before;
         if (atomic_load_explicit(&slot->sequence, memory_order_relaxed) == before) return tail;
     }
 }
 
-void slot_publish(log_slot *slot, const log_tail *tail) {
+uint64_t slot_publish(log_slot *slot, const log_tail *tail) {
     uint64_t next = atomic_load_explicit(&slot->sequence, memory_order_relaxed) + 1;
     const int64_t *fields = (const int64_t *)tail;
     /* The copy in use two steps ago may still be read by somebody, who will find the sequence changed. */
@@ -125,6 +127,7 @@ void slot_publish(log_slot *slot, const log_tail *tail) {
     for (int i = 0; i < TAIL_FIELDS; i++)
         atomic_store_explicit(&slot->tails[next & 1][i], fields[i], memory_order_relaxed);
     atomic_store_explicit(&slot->sequence, next, memory_order_release);
+    return next;
 }
 
 static log_slot *slot_at(const plog_shared *shared, uint32_t i) {

@@ -59,6 +59,8 @@ typedef struct log_slot {
     _Atomic uint32_t list_generation;        /* raised when segments go away or offsets are given back */
     _Atomic uint32_t opened;                 /* 1: recovered, and the tail holds */
     _Atomic uint32_t poisoned;               /* 1: an fsync failed; nothing is accepted any more */
+    _Atomic uint32_t changed;                /* 1: there is something that a clean close has to write */
+    bool is_private;                         /* of one process: its locks are waited for without end */
     char name[SHARED_NAME_BYTES];            /* "orders-0"; empty: free.  Stored under the header's lock */
 } log_slot;
 
@@ -96,8 +98,10 @@ PLOG_MUST_CHECK plog_status shared_slot(plog_shared *shared, const char *name, l
 void slot_init(log_slot *slot, bool shared);
 void slot_destroy(log_slot *slot); /* of a private one */
 
-log_tail slot_tail(log_slot *slot);
-void slot_publish(log_slot *slot, const log_tail *tail);
+/* The tail in use, and its sequence. */
+log_tail slot_tail(log_slot *slot, uint64_t *sequence_out);
+/* Puts another tail in use; returns its sequence.  Caller holds the append lock. */
+uint64_t slot_publish(log_slot *slot, const log_tail *tail);
 
 /* Takes a lock.  PLOG_BUSY after SHARED_WAIT_MS: nothing was taken.  *owner_died_out: what it guards must be mended, and
  * then lock_mended be called before it is released. */

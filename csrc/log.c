@@ -247,6 +247,12 @@ plog_status plog_log_state(plog_log *log, plog_state *out, plog_error *error) {
     return status;
 }
 
+void plog_log_retire(plog_log *log) {
+    atomic_store(&log->slot->poisoned, 1);
+    log->slot->name[0] = '\0';
+    if (log->bell != NULL) plog_bell_ring(log->bell);
+}
+
 void plog_log_set_options(plog_log *log, const plog_options *options) {
     pthread_mutex_lock(&log->list_lock);
     log->options = *options;

@@ -12,7 +12,8 @@ static bool roll_is_due(const plog_log *log, const batch_header *header) {
     int64_t bytes = segment_bytes(active);
     /* A segment that took nothing has the name that the new one would get: it goes on, whatever the settings say. */
     if (active->base_offset == log_end(log)) return false;
-    if (bytes > log->options.segment_bytes - header->batch_bytes || bytes > INT32_MAX - header->batch_bytes) return true;
+    int64_t segment_bytes_max = log->options.segment_bytes < INT32_MAX ? log->options.segment_bytes : INT32_MAX;
+    if (bytes > segment_bytes_max - header->batch_bytes) return true;
     if (bytes > 0) {
         int64_t first = active->first_timestamp, last = header->max_timestamp, waited;
         if (first >= 0)
@@ -97,7 +98,7 @@ static plog_status write_batch(plog_log *log, const batch_header *header, const 
     vfs_shown(&log->directory, name, shown, sizeof shown);
     plog_status status = vfs_write(active->log_fd, shown, batch, header->batch_bytes, position, error);
     if (status != PLOG_OK) return status;
-    /* Counted and made readable in one step: a reader that rebuilds the indexes sees the batch in both or in neither. */
+    /* Counted and made readable in one step: who rebuilds the indexes meanwhile sees the batch in both or in neither. */
     pthread_mutex_lock(&log->list_lock);
     segment_mark before = segment_mark_of(active);
     status = segment_count_batch(active, &log->directory, header, position, log->options.index_interval_bytes, error);

@@ -70,8 +70,8 @@ static void step_over_damage(batch_walk *walk, int64_t offset_max) {
 /* Walks a segment, counts its batches in fresh indexes, and cuts it where it goes bad at or behind the recovery point.
  * *next_offset_out is where the log goes on behind it. */
 static plog_status recover_segment(plog_log *log, log_segment *segment, int64_t recovery_point,
-                                   int64_t end_offset_min, plog_recovery *recovery, int64_t *next_offset_out, bool *cut_out,
-                                   plog_error *error) {
+                                   int64_t end_offset_min, plog_recovery *recovery, int64_t *next_offset_out,
+                                   bool *cut_out, plog_error *error) {
     int64_t bytes = segment_bytes(segment);
     plog_status status = segment_map(segment, &log->directory, bytes, error);
     segment_forget_indexes(segment);

@@ -189,7 +189,8 @@ static plog_status fetch(plog_log *log, int64_t offset, int64_t limit, int64_t b
             chunk->mapping = place.mapping;
             chunk->segment_base = place.segment_base;
             if (cursor != NULL)
-                *cursor = (plog_cursor){chunk->next_offset, place.segment_base, place.walk.position, 1 + place.truncations};
+                *cursor = (plog_cursor){chunk->next_offset, place.segment_base, place.walk.position,
+                                        1 + place.truncations};
             return PLOG_OK;
         }
         plog_mapping_release(place.mapping);

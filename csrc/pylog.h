@@ -59,7 +59,7 @@ void plog_shared_close(plog_shared *shared); /* after all logs that use it */
 plog_bell *plog_shared_bell(plog_shared *shared);
 uint32_t plog_shared_topics_generation(const plog_shared *shared);
 void plog_shared_topics_changed(plog_shared *shared);
-/* Names of the partitions that any process has opened, from 0 on; NULL behind the last. */
+/* Names of the partitions that any process has opened, from 0 on, empty for those that were deleted; NULL behind the last. */
 const char *plog_shared_slot_name(const plog_shared *shared, uint32_t at);
 
 typedef struct plog_options {
@@ -214,6 +214,8 @@ plog_status plog_log_truncate(plog_log *log, int64_t offset, plog_error *error);
 plog_status plog_log_delete_before(plog_log *log, int64_t offset, plog_error *error);
 
 plog_status plog_log_state(plog_log *log, plog_state *out, plog_error *error);
+/* The partition is being deleted: nobody appends to it any more, and its name is free for another. */
+void plog_log_retire(plog_log *log);
 void plog_log_set_options(plog_log *log, const plog_options *options);
 
 /* Decodes an uncompressed chunk. */

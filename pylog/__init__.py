@@ -1,12 +1,12 @@
 """Kafka's log as a Python library: open a directory, produce and consume.
 
-    import pylog
+import pylog
 
-    with pylog.open("data") as log:
-        with log.producer() as producer:
-            producer.send("orders", b'{"id": 1}', key=b"alice")
-        for record in log.read("orders"):
-            print(record.offset, record.key, record.value)
+with pylog.open("data") as log:
+    with log.producer() as producer:
+        producer.send("orders", b'{"id": 1}', key=b"alice")
+    for record in log.read("orders"):
+        print(record.offset, record.key, record.value)
 """
 
 from ._admin import Admin

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 from . import _directory
 from ._config import TopicConfig, check_topic_config
 from ._errors import InvalidConfigurationError, OffsetOutOfRangeError, TopicAlreadyExistsError
-from ._topic import Topic
 from ._types import TopicPartition
 
 if TYPE_CHECKING:
@@ -37,30 +37,26 @@ class Admin:
         _check_count(partitions)
         settings = {**log.topic_defaults, **config}
         check_topic_config(settings)
-        with self._lock:
+        with self._changing() as entries:
             if name in log.topics:
                 if exist_ok:
                     return
                 raise TopicAlreadyExistsError(f"there is a topic {name!r} in {log.url} already")
             # The entry first: what an interruption leaves undone is then finished by the next open.
-            log.entries[name] = {
+            entries[name] = {
                 "partitions": partitions,
                 "config": settings,
                 "dense": "compact" not in settings.get("cleanup_policy", "delete"),
                 "id": _directory.new_topic_id(),
             }
-            log.directory.write_topics(log.entries)
-            topic = Topic(name, settings, log.entries[name]["dense"] and not log.directory.made_by_broker())
-            self._make_partitions(topic, partitions)
-            log.topics[name] = topic
-            log.generation += 1
-        log.bell.ring()
+            log.directory.write_topics(entries)
+            self._make_partitions(name, entries[name])
 
     def create_partitions(self, counts: Mapping[str, int]) -> None:
         """Raise topics to so many partitions in all.  Keys may go elsewhere from then on."""
         log = self._log
         log.check_writable()
-        with self._lock:
+        with self._changing() as entries:
             for name, count in counts.items():
                 topic = log.topic(name)
                 _check_count(count)
@@ -69,11 +65,10 @@ class Admin:
                         f"topic {name} has {len(topic.partitions)} partitions; it can only get more, not {count}"
                     )
             for name, count in counts.items():
-                self._entry(name)["partitions"] = count
-                log.directory.write_topics(log.entries)
-                self._make_partitions(log.topics[name], count)
-                log.generation += 1
-        log.bell.ring()
+                entry = self._entry(entries, name)
+                entry["partitions"] = count
+                log.directory.write_topics(entries)
+                self._make_partitions(name, entry)
 
     def delete_topics(self, topics: Sequence[str]) -> None:
         """Delete topics and all their records.  Columns that were handed out stay readable."""
@@ -81,18 +76,13 @@ class Admin:
         log.check_writable()
         if isinstance(topics, str):
             raise TypeError("topics must be a sequence of names, not a str")
-        with self._lock:
-            doomed = [log.topic(name) for name in topics]
-            for topic in doomed:
-                entry = self._entry(topic.name)
-                entry["deleted"] = True
-                log.directory.write_topics(log.entries)
-                del log.topics[topic.name]
-                log.generation += 1
+        with self._changing() as entries:
+            for topic in [log.topic(name) for name in topics]:
+                self._entry(entries, topic.name)["deleted"] = True
+                log.directory.write_topics(entries)
                 for partition in topic.partitions:
-                    partition.abandon()
-                self._finish_deletion(topic.name)
-        log.bell.ring()
+                    partition.native.delete()
+                self._finish_deletion(entries, topic.name)
 
     def list_topics(self) -> list[str]:
         """Names of the topics, sorted."""
@@ -130,25 +120,20 @@ class Admin:
         log = self._log
         log.check_writable()
         check_topic_config(config)
-        with self._lock:
+        with self._changing() as entries:
             found = log.topic(topic)
-            entry = self._entry(topic)
+            entry = self._entry(entries, topic)
             entry["config"] = {**found.given, **config}
             # Once it may have been compacted, its offsets may have gaps for good.
             entry["dense"] = entry["dense"] and "compact" not in entry["config"].get("cleanup_policy", "delete")
-            log.directory.write_topics(log.entries)
-            found.configure(entry["config"], found.dense and entry["dense"])
-            for partition in found.partitions:
-                if partition.is_open:
-                    partition.native.set_options(found.config, found.dense)
-            log.generation += 1
+            log.directory.write_topics(entries)
 
     def delete_records(self, before: Mapping[TopicPartition, int]) -> None:
         """Delete the records below an offset (-1: all there are); whole segments give their space back."""
         log = self._log
         log.check_writable()
         with self._lock:
-            starts = {}
+            starts: dict[TopicPartition, int] = {}
             for (name, number), offset in before.items():
                 partition = log.topic(name).partition(number)
                 state = partition.native.state()
@@ -161,41 +146,48 @@ class Admin:
                 log.topic(tp.topic).partition(tp.partition).native.delete_before(offset)
 
     def finish_interrupted(self) -> None:
-        """Finish creations and deletions that were interrupted; called when the directory is opened for writing."""
-        log = self._log
-        present = log.directory.partitions()
-        by_broker = log.directory.made_by_broker()
-        for name, entry in list(log.entries.items()):
+        """Finish creations and deletions that were interrupted; called by who opens the directory alone."""
+        directory = self._log.directory
+        entries, present = directory.read_topics(), directory.partitions()
+        by_broker = directory.made_by_broker()
+        for name, entry in list(entries.items()):
             if entry.get("deleted"):
-                self._finish_deletion(name)
-                continue
-            if by_broker:  # which topics there are is the broker's to say: what it deleted must not come back
-                if name not in present:
-                    del log.entries[name]
-                    log.directory.write_topics(log.entries)
-                continue
-            for number in range(entry["partitions"]):
-                if number not in present.get(name, []):
-                    log.directory.make_partition(TopicPartition(name, number), entry["id"])
+                self._finish_deletion(entries, name)
+            elif not by_broker:
+                self._make_partitions(name, entry)
+            elif name not in present:  # which topics there are is the broker's to say: what it deleted is gone
+                del entries[name]
+                directory.write_topics(entries)
 
-    def _finish_deletion(self, name: str) -> None:
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[dict[str, dict[str, Any]]]:
+        """The entries of pylog.topics, for this process alone to change; the others are told at the end."""
         log = self._log
-        numbers = log.directory.partitions().get(name, [])
-        log.directory.remove_partitions(TopicPartition(name, number) for number in numbers)
-        del log.entries[name]
-        log.directory.write_topics(log.entries)
+        with self._lock, log.membership.files():
+            log.generation  # noqa: B018 - brings the topics up to date
+            try:
+                yield log.directory.read_topics()
+            finally:
+                log.topics_changed()
 
-    def _make_partitions(self, topic: Topic, count: int) -> None:
-        for number in range(len(topic.partitions), count):
-            self._log.directory.make_partition(
-                TopicPartition(topic.name, number), self._log.entries[topic.name]["id"]
-            )
-            self._log.add_partition(topic)
+    def _finish_deletion(self, entries: dict[str, dict[str, Any]], name: str) -> None:
+        directory = self._log.directory
+        numbers = directory.partitions().get(name, [])
+        directory.remove_partitions(TopicPartition(name, number) for number in numbers)
+        del entries[name]
+        directory.write_topics(entries)
 
-    def _entry(self, name: str) -> dict[str, Any]:
+    def _make_partitions(self, name: str, entry: Mapping[str, Any]) -> None:
+        directory = self._log.directory
+        present = directory.partitions().get(name, [])
+        for number in range(entry["partitions"]):
+            if number not in present:
+                directory.make_partition(TopicPartition(name, number), entry["id"])
+
+    def _entry(self, entries: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
         """The topic's entry in pylog.topics; a new one for a topic that a broker made."""
         topic = self._log.topics[name]
-        return self._log.entries.setdefault(
+        return entries.setdefault(
             name,
             {
                 "partitions": len(topic.partitions),
@@ -215,5 +207,3 @@ def raise_out_of_range(topic: str, partition: int, offset: int, start: int, end:
 def _check_count(partitions: Any) -> None:
     if type(partitions) is not int or not 1 <= partitions <= PARTITIONS_MAX:
         raise InvalidConfigurationError(f"partitions must be an integer from 1 to {PARTITIONS_MAX}, not {partitions!r}")
-
-

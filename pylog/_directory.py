@@ -10,23 +10,19 @@ Small files are replaced whole: written beside, fsynced, renamed, the directory 
 """
 
 import base64
-import contextlib
-import fcntl
 import json
 import os
 import re
 import shutil
-import struct
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ._errors import CorruptRecordError, InvalidTopicError, LogLockedError
+from ._errors import CorruptRecordError, InvalidTopicError
 from ._types import TopicPartition
 
 CLEAN_MARK = ".kafka_cleanshutdown"
-LOCK = ".lock"
 TOPICS = "pylog.topics"
 RECOVERY_POINTS = "recovery-point-offset-checkpoint"
 LOG_STARTS = "log-start-offset-checkpoint"
@@ -36,7 +32,6 @@ BROKER_MARK = "meta.properties"
 TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 PARTITION_DIRECTORY = re.compile(r"([a-zA-Z0-9._-]{1,249})-(0|[1-9][0-9]{0,9})")
 DELETED_DIRECTORY = re.compile(r".+\.[0-9a-f]{32}-delete")
-FLOCK = struct.Struct("@hhqqi4x")
 
 
 def check_topic_name(topic: object) -> str:
@@ -78,52 +73,6 @@ def read_epochs(path: Path) -> list[tuple[int, int]]:
         return [(int(epoch), int(start)) for epoch, start in (line.split() for line in lines if line)]
     except (OSError, ValueError):
         return []
-
-
-class DirectoryLock:
-    """The exclusive lock on `.lock`: Kafka's broker takes the same, so neither opens what the other has open."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path / LOCK
-        self.fd = -1
-
-    def acquire(self) -> None:
-        """Take the lock or raise LogLockedError at once."""
-        while True:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-            try:
-                self._lock(fd)
-            except BaseException:
-                os.close(fd)
-                raise
-            # A broker removes the file when it stops: a lock on a removed file locks nobody out.
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(fd), self._path.stat()):
-                    self.fd = fd
-                    return
-            os.close(fd)
-
-    def _lock(self, fd: int) -> None:
-        if not hasattr(fcntl, "F_OFD_SETLK"):
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise LogLockedError(f"{self._path.parent} is in use by another process") from None
-            return
-        wanted = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        try:
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wanted)
-        except (BlockingIOError, PermissionError):
-            # GETLK tells the process of a broker's lock; -1 for an open-file-description lock such as ours.
-            pid = FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, wanted)[: FLOCK.size])[4]
-            owner = f"process {pid} (a Kafka broker?)" if pid > 0 else "another pylog, in this or another process"
-            raise LogLockedError(f"{self._path.parent} is in use by {owner}", pid) from None
-
-    def release(self) -> None:
-        """Give the lock up."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
 
 
 class Directory:

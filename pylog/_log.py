@@ -19,7 +19,7 @@ from ._admin import Admin
 from ._background import Background
 from ._columns import Scan
 from ._config import ConsumerConfig, ProducerConfig, TopicConfig, check_topic_config
-from ._directory import Directory, DirectoryLock
+from ._directory import Directory
 from ._errors import (
     ClosedError,
     ForkError,
@@ -30,6 +30,7 @@ from ._errors import (
     UnknownTopicOrPartitionError,
 )
 from ._flusher import Flusher
+from ._membership import Membership
 from ._partition import Partition
 from ._producer import Producer
 from ._reading import read_columns, read_records, resolve_spans
@@ -64,8 +65,9 @@ def open(  # noqa: A001 - as sqlite3 and dbm call it
     that does not exist makes it, with num_partitions partitions.  Other keywords are settings (TopicConfig) for topics
     made through this handle.
 
-    Raises LogLockedError where another process has it open, StorageError where the system refuses, CorruptRecordError
-    where small files make no sense.
+    Any number of processes may have it open.  Raises LogLockedError while a Kafka broker has it, StorageError where the
+    system refuses, CorruptRecordError where small files make no sense, InvalidConfigurationError where those who have
+    it open are of another version or in another PID namespace, and for directories on network file systems.
     """
     return Log(
         url,
@@ -100,9 +102,11 @@ class Log:
         self.url = str(path)
         self.read_only = read_only
         self.topics: dict[str, Topic] = {}
-        self.generation = 0  # raised when topics or partitions come or go
+        self._topics_seen = 0  # the shared generation that `topics` shows
+        self._changes = 0
         self.background = Background(f"pylog {path.name}")
-        self.bell = _native.Bell()
+        self.shared: _native.Shared | None = None
+        self.bell: _native.Bell | _native.SharedBell
         self.admin = Admin(self)
         self.directory = Directory(path)
         self._auto_create = auto_create_topics
@@ -113,7 +117,7 @@ class Log:
         self._failed: set[Producer] = set()  # kept, whoever drops them: what failed there is still to be raised
         self._state: type[IllegalStateError] | None = None
         self.flusher = Flusher(self.background, flush_ms, self.write_recovery_points)
-        self._directory_lock = DirectoryLock(path)
+        self.membership = Membership(path)
         self._open_directory()
         _open_logs.add(self)
 
@@ -121,51 +125,90 @@ class Log:
 
     def _open_directory(self) -> None:
         path = self.directory.path
-        if self.read_only:
-            if not path.is_dir():
-                raise StorageError(2, "no such directory", str(path))
-        else:
-            with _storage_errors():
-                path.mkdir(parents=True, exist_ok=True)
-                self._directory_lock.acquire()
         try:
             with _storage_errors():
-                self._load()
+                if self.read_only:
+                    if not path.is_dir():
+                        raise StorageError(2, "no such directory", str(path))
+                    self.bell = _native.Bell()
+                    self._load(alone=False)
+                    return
+                path.mkdir(parents=True, exist_ok=True)
+                with self.membership.joining() as alone:
+                    self.shared = _native.Shared(str(path), alone=alone)
+                    self.bell = self.shared.bell
+                    self._load(alone=alone)
         except BaseException:
-            for topic in self.topics.values():
-                for partition in topic.partitions:
-                    partition.abandon()
-            self._directory_lock.release()
+            self._abandon_partitions()
             raise
 
-    def _load(self) -> None:
+    def _load(self, *, alone: bool) -> None:
+        """Who is alone recovers what was not closed cleanly; who joins others finds it recovered, or still clean."""
         directory = self.directory
         mark = directory.read_clean_mark()
         self._broker_epoch = -1 if mark is None else mark
-        self._clean = mark is not None
+        self._clean = mark is not None or not (alone or self.read_only)
         self._recovery_points = directory.read_checkpoint(_directory.RECOVERY_POINTS)
         self._log_starts = directory.read_checkpoint(_directory.LOG_STARTS)
-        self._entries = directory.read_topics()
-        if not self.read_only:
+        self._by_broker = directory.made_by_broker()
+        if alone:
             directory.remove_clean_mark()
             directory.finish_removals()
             self.admin.finish_interrupted()
-        by_broker = directory.made_by_broker()
-        for name, numbers in directory.partitions().items():
-            entry = self._entries.get(name, {})
-            dense = bool(entry.get("dense", False)) and not by_broker
-            topic = Topic(name, entry.get("config", {}), dense)
-            self.topics[name] = topic
-            for number in numbers:
-                if number != len(topic.partitions):
-                    break  # a partition is missing: those behind it cannot be told from other topics' leavings
-                self.add_partition(topic)
-        if not self._clean and not self.read_only:
-            for topic in self.topics.values():
-                for partition in topic.partitions:
-                    partition.native  # noqa: B018 - opened now: recovered before anybody appends
+        if self.shared is not None:
+            self._topics_seen = self.shared.topics_generation()
+        self._read_topics()
+        if alone and not self._clean:
+            for partition in self._partitions():
+                partition.native  # noqa: B018 - opened now: recovered before anybody appends
 
-    def add_partition(self, topic: Topic) -> None:
+    def _read_topics(self) -> None:
+        """Bring `topics` up to date with the directory: new ones, more partitions, other settings, deleted ones."""
+        entries, present = self.directory.read_topics(), self.directory.partitions()
+        for name, topic in list(self.topics.items()):
+            entry = entries.get(name, {})
+            if (
+                name not in present
+                or entry.get("deleted")
+                or entry.get("id", topic.id) != (topic.id or entry.get("id"))
+            ):
+                del self.topics[name]
+                for partition in topic.partitions:
+                    partition.abandon()
+        for name, numbers in present.items():
+            entry = entries.get(name, {})
+            if entry.get("deleted"):
+                continue
+            given, dense = entry.get("config", {}), bool(entry.get("dense", False)) and not self._by_broker
+            found = self.topics.get(name)
+            if found is None:
+                found = self.topics[name] = Topic(name, given, dense, entry.get("id"))
+            elif (found.given, found.dense) != (given, dense):
+                found.configure(given, dense)
+            for number in numbers:
+                if number == len(found.partitions):
+                    self._add_partition(found)
+                elif number > len(found.partitions):
+                    break  # one is missing: those behind it cannot be told from another topic's leavings
+        self._changes += 1
+
+    @property
+    def generation(self) -> int:
+        """Changes when topics, partitions or settings do, in whichever process; `topics` is then up to date."""
+        shared = self.shared
+        if shared is not None and self._state is None and shared.topics_generation() != self._topics_seen:
+            with self._lock:
+                self._topics_seen = shared.topics_generation()
+                self._read_topics()
+        return self._changes
+
+    def topics_changed(self) -> None:
+        """This process has changed topics or settings: take that up, and tell the others."""
+        assert self.shared is not None
+        self.shared.topics_changed()
+        self.generation  # noqa: B018 - takes it up
+
+    def _add_partition(self, topic: Topic) -> None:
         """Put the topic's next partition, whose directory is there, into the list."""
         tp = TopicPartition(topic.name, len(topic.partitions))
         topic.partitions.append(Partition(tp, lambda: self._open_partition(topic, tp)))
@@ -185,6 +228,7 @@ class Log:
             clean=self._clean,
             read_only=self.read_only,
             bell=self.bell,
+            shared=self.shared,
         )
         if not epochs and not self.read_only:
             start = native.state().log_start_offset
@@ -283,6 +327,7 @@ class Log:
     def topic(self, name: str) -> Topic:
         """The topic, or UnknownTopicOrPartitionError."""
         self.check_open()
+        self.generation  # noqa: B018 - brings the topics up to date
         found = self.topics.get(name)
         if found is None:
             _directory.check_topic_name(name)
@@ -291,7 +336,7 @@ class Log:
 
     def topic_for_sending(self, name: str) -> Topic:
         """The topic, made if it is not there and auto_create_topics is on."""
-        if name not in self.topics and self._auto_create and not self.read_only:
+        if self.generation >= 0 and name not in self.topics and self._auto_create and not self.read_only:
             self.admin.create_topic(name, self._num_partitions, exist_ok=True)
         return self.topic(name)
 
@@ -299,11 +344,6 @@ class Log:
     def topic_defaults(self) -> dict[str, Any]:
         """Settings that topics made through this handle get."""
         return dict(self._topic_defaults)
-
-    @property
-    def entries(self) -> dict[str, dict[str, Any]]:
-        """What pylog.topics holds; for Admin."""
-        return self._entries
 
     # -- durability
 
@@ -330,31 +370,28 @@ class Log:
     def write_recovery_points(self) -> None:
         """Note durably up to where each partition is on the disk: recovery scans no further back."""
         with self._lock:
-            if self._state is not None:
-                return
-            points = self._kept(self._recovery_points)
-            points.update((tp, state.flushed_offset) for tp, state in self._states().items())
-            self._recovery_points = points
-            self.directory.write_checkpoint(_directory.RECOVERY_POINTS, points)
+            if self._state is None:
+                self._merge_checkpoint(
+                    _directory.RECOVERY_POINTS, {tp: state.flushed_offset for tp, state in self._states().items()}
+                )
+
+    def _merge_checkpoint(self, name: str, offsets: Mapping[TopicPartition, int]) -> None:
+        """Other processes write the same file: what they know stays."""
+        with self.membership.files():
+            known = {
+                tp: offset for tp, offset in self.directory.read_checkpoint(name).items() if tp.topic in self.topics
+            }
+            self.directory.write_checkpoint(name, {**known, **offsets})
 
     def _states(self) -> dict[TopicPartition, _native.LogState]:
         return {
             part.tp: part.native.state() for topic in self.topics.values() for part in topic.partitions if part.is_open
         }
 
-    def _kept(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
-        """Those of partitions that are there."""
-        return {
-            tp: offset
-            for tp, offset in offsets.items()
-            if tp.topic in self.topics and tp.partition < len(self.topics[tp.topic].partitions)
-        }
-
     def write_log_starts(self, starts: Mapping[TopicPartition, int]) -> None:
         """Durably: records below were deleted; before any file of theirs goes."""
         with self._lock:
-            self._log_starts = self._kept({**self._log_starts, **starts})
-            self.directory.write_checkpoint(_directory.LOG_STARTS, self._log_starts)
+            self._merge_checkpoint(_directory.LOG_STARTS, starts)
 
     # -- closing
 
@@ -385,29 +422,51 @@ class Log:
         with self._lock:
             if self._state is not None:
                 return
-            self._state = ClosedError
             _open_logs.discard(self)
-            states: dict[TopicPartition, _native.LogState] = {}
-            _collect(errors, lambda: states.update(self._states()))
-            damaged = False
-            for topic in self.topics.values():
-                for part in topic.partitions:
-                    before = len(errors)
-                    _collect(errors, part.close)
-                    damaged |= len(errors) > before
-            if not self.read_only and not damaged:
-                _collect(errors, lambda: self._leave_clean(states))
-            self._directory_lock.release()
+            if self.read_only:
+                self._state = ClosedError
+                self._abandon_partitions()
+            else:
+                _collect(errors, self._leave)
+            self._state = ClosedError
         if errors:
             raise errors[0]
 
-    def _leave_clean(self, states: Mapping[TopicPartition, _native.LogState]) -> None:
-        ends = {tp: state.log_end_offset for tp, state in states.items()}
-        points = {**self._kept(self._recovery_points), **ends}
-        self.directory.write_checkpoint(_directory.RECOVERY_POINTS, points)
-        marks = self._kept(self.directory.read_checkpoint(_directory.HIGH_WATERMARKS))
-        self.directory.write_checkpoint(_directory.HIGH_WATERMARKS, {**marks, **ends})
+    def _leave(self) -> None:
+        """Who is the last one out leaves the directory as a clean shutdown does; others leave it to those who stay."""
+        with _storage_errors(), self.membership.leaving() as last:
+            try:
+                if last:
+                    self._close_cleanly()
+            finally:
+                self._state = ClosedError
+                self._abandon_partitions()
+
+    def _close_cleanly(self) -> None:
+        assert self.shared is not None
+        self.generation  # noqa: B018 - brings the topics up to date
+        partitions = {f"{part.tp.topic}-{part.tp.partition}": part for part in self._partitions()}
+        # Those that other processes have opened, and left to the last one, too.
+        opened = [partitions[name] for name in self.shared.slot_names() if name in partitions]
+        ends, errors = {}, []
+        for part in opened:
+            try:
+                ends[part.tp] = part.native.state().log_end_offset
+                part.close()
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        self._merge_checkpoint(_directory.RECOVERY_POINTS, ends)
+        self._merge_checkpoint(_directory.HIGH_WATERMARKS, ends)
         self.directory.write_clean_mark(self._broker_epoch)
+
+    def _partitions(self) -> list[Partition]:
+        return [part for topic in self.topics.values() for part in topic.partitions]
+
+    def _abandon_partitions(self) -> None:
+        for part in self._partitions():
+            part.abandon()
 
     def __enter__(self) -> Self:
         return self
@@ -424,7 +483,7 @@ class Log:
         """In a forked child: give up every handle, and the lock's descriptor: it would keep the parent's lock alive."""
         if self._state is None:
             self._state = ForkError
-            self._directory_lock.release()
+            self.membership.abandon()
             for handle in list(self._handles):
                 handle.mark_forked(ForkError)
             for topic in self.topics.values():

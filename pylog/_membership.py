@@ -7,8 +7,8 @@ byte 0  the gate: exclusive, only while a process opens or closes the directory
 byte 1  membership: shared, as long as it has the directory open; whoever gets it exclusively is alone
 byte 2  small files: exclusive, while checkpoints or pylog.topics are read and replaced
 
-Who is alone at the gate recovers the directory and makes the shared state anew, or, on the way out, leaves it as a clean
-shutdown does.  A process that dies on either way leaves the gate to the next, who finds itself alone and begins again.
+Who is alone at the gate recovers the directory and makes the shared state anew, or, on the way out, leaves it as a
+clean shutdown does.  A process that dies on either way leaves the gate to the next, who is alone then and begins again.
 """
 
 import contextlib

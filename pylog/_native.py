@@ -80,6 +80,14 @@ def _raise(error: Any) -> None:
     raise PylogError(f"status {status}: {file}: {message}")
 
 
+def _call(function: Any, *arguments: Any) -> None:
+    """Call the engine; raise what it says.  While a lock is not to be had, signals are looked at ten times a second."""
+    error = ffi.new("plog_error *")
+    while status := function(*arguments, error):
+        if status != lib.PLOG_BUSY:
+            _raise(error)
+
+
 class BatchHeader(NamedTuple):
     """A record batch's header as it stands in the file; problem says what is wrong with it, None: nothing."""
 
@@ -204,14 +212,10 @@ def decode_block(header: BatchHeader, block: Buffer, file: str = "", position: i
     return decoded
 
 
-class Bell:
-    """Rung by every append of a directory; readers sleep on it.  Thread-safe."""
+class _Rung:
+    """What readers sleep on; every append rings it.  Thread-safe."""
 
-    def __init__(self) -> None:
-        bell = lib.plog_bell_new()
-        if bell == ffi.NULL:
-            raise MemoryError("out of memory")
-        self.pointer = ffi.gc(bell, lib.plog_bell_free)
+    pointer: Any
 
     def read(self) -> int:
         """Return the word to hand to wait; read it before looking for records."""
@@ -224,6 +228,52 @@ class Bell:
     def wait(self, seen: int, seconds: float) -> bool:
         """Sleep until the bell was rung since `seen` was read, a signal came or the time is over; whether it rang."""
         return bool(lib.plog_bell_wait(self.pointer, seen, int(seconds * 1e6)))
+
+
+class Bell(_Rung):
+    """The bell of one process's own directory."""
+
+    def __init__(self) -> None:
+        bell = lib.plog_bell_new()
+        if bell == ffi.NULL:
+            raise MemoryError("out of memory")
+        self.pointer = ffi.gc(bell, lib.plog_bell_free)
+
+
+class SharedBell(_Rung):
+    """The bell of all processes that have a directory open."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self.pointer = lib.plog_shared_bell(shared.pointer)
+
+
+class Shared:
+    """What the processes that have a directory open share: pylog.shm, mapped for as long as this object lives.
+
+    alone: nobody else has the directory open, as its locks say; the file is made anew.
+    """
+
+    def __init__(self, directory: str, *, alone: bool) -> None:
+        out = ffi.new("plog_shared **")
+        _call(lib.plog_shared_open, os.fsencode(directory), alone, out)
+        self.pointer = ffi.gc(out[0], lib.plog_shared_close)
+        self.bell = SharedBell(self)
+
+    def topics_generation(self) -> int:
+        """A number that changes when topics or their settings do."""
+        return int(lib.plog_shared_topics_generation(self.pointer))
+
+    def topics_changed(self) -> None:
+        """Tell all processes."""
+        lib.plog_shared_topics_changed(self.pointer)
+
+    def slot_names(self) -> list[str]:
+        """Directory names of the partitions that any process has opened, "orders-0"; deleted ones are empty."""
+        names: list[str] = []
+        while (name := lib.plog_shared_slot_name(self.pointer, len(names))) != ffi.NULL:
+            names.append(ffi.string(name).decode(errors="surrogateescape"))
+        return names
 
 
 class Recovery(NamedTuple):
@@ -301,13 +351,14 @@ class NativeLog:
         leader_epoch: int,
         clean: bool,
         read_only: bool,
-        bell: Bell,
+        bell: Bell | SharedBell,
+        shared: Shared | None,
     ) -> None:
         self._gate = threading.Condition()
         self._calls = 0
         self._log: Any = None
         self._gone: type[IllegalStateError] = ClosedError
-        self._bell = bell  # outlives the log
+        self._bell, self._shared = bell, shared  # they outlive the log
         self.directory = directory
         params = ffi.new(
             "plog_open *",
@@ -319,11 +370,11 @@ class NativeLog:
                 "clean": clean,
                 "read_only": read_only,
                 "bell": bell.pointer,
+                "shared": ffi.NULL if shared is None else shared.pointer,
             },
         )
-        out, recovery, error = ffi.new("plog_log **"), ffi.new("plog_recovery *"), ffi.new("plog_error *")
-        if lib.plog_log_open(os.fsencode(directory), params, out, recovery, error):
-            _raise(error)
+        out, recovery = ffi.new("plog_log **"), ffi.new("plog_recovery *")
+        _call(lib.plog_log_open, os.fsencode(directory), params, out, recovery)
         self._log = out[0]
         self.recovery = Recovery(
             recovery.scanned_bytes,
@@ -361,9 +412,8 @@ class NativeLog:
         log = self._enter()
         try:
             view = ffi.from_buffer(batch, require_writable=True)
-            out, error = ffi.new("plog_appended *"), ffi.new("plog_error *")
-            if lib.plog_log_append(log, ffi.cast("uint8_t *", view), len(view), out, error):
-                _raise(error)
+            out = ffi.new("plog_appended *")
+            _call(lib.plog_log_append, log, ffi.cast("uint8_t *", view), len(view), out)
             return Appended(out.base_offset, out.timestamp, bool(out.rolled))
         finally:
             self._leave()
@@ -372,9 +422,8 @@ class NativeLog:
         """Return once everything appended is on the disk; the offset up to which it is."""
         log = self._enter()
         try:
-            out, error = ffi.new("int64_t *"), ffi.new("plog_error *")
-            if lib.plog_log_flush(log, out, error):
-                _raise(error)
+            out = ffi.new("int64_t *")
+            _call(lib.plog_log_flush, log, out)
             return int(out[0])
         finally:
             self._leave()
@@ -383,9 +432,8 @@ class NativeLog:
         """The next chunk at or after `offset`; records 0: nothing there up to next_offset."""
         log = self._enter()
         try:
-            chunk, error = ffi.new("plog_chunk *"), ffi.new("plog_error *")
-            if lib.plog_log_fetch(log, offset, bytes_max, flags, cursor or ffi.NULL, chunk, error):
-                _raise(error)
+            chunk = ffi.new("plog_chunk *")
+            _call(lib.plog_log_fetch, log, offset, bytes_max, flags, cursor or ffi.NULL, chunk)
         finally:
             self._leave()
         if chunk.batches == 0:
@@ -409,9 +457,8 @@ class NativeLog:
         """First offset of the first batch at or after `from_offset` whose maxTimestamp >= timestamp; -1: none."""
         log = self._enter()
         try:
-            out, error = ffi.new("int64_t *"), ffi.new("plog_error *")
-            if lib.plog_log_find_time(log, timestamp, from_offset, out, error):
-                _raise(error)
+            out = ffi.new("int64_t *")
+            _call(lib.plog_log_find_time, log, timestamp, from_offset, out)
             return int(out[0])
         finally:
             self._leave()
@@ -420,9 +467,7 @@ class NativeLog:
         """Drop the records from `offset` on."""
         log = self._enter()
         try:
-            error = ffi.new("plog_error *")
-            if lib.plog_log_truncate(log, offset, error):
-                _raise(error)
+            _call(lib.plog_log_truncate, log, offset)
         finally:
             self._leave()
 
@@ -430,9 +475,7 @@ class NativeLog:
         """Raise the log start offset; segments wholly below it are removed."""
         log = self._enter()
         try:
-            error = ffi.new("plog_error *")
-            if lib.plog_log_delete_before(log, offset, error):
-                _raise(error)
+            _call(lib.plog_log_delete_before, log, offset)
         finally:
             self._leave()
 
@@ -441,7 +484,7 @@ class NativeLog:
         log = self._enter()
         try:
             out = ffi.new("plog_state *")
-            lib.plog_log_state(log, out)
+            _call(lib.plog_log_state, log, out)
             return LogState(
                 out.log_start_offset,
                 out.log_end_offset,
@@ -464,9 +507,16 @@ class NativeLog:
     def close(self) -> None:
         """Write what a clean close writes and free the log; also when that fails."""
         log = self._take()
-        error = ffi.new("plog_error *")
-        if log is not None and lib.plog_log_close(log, error):
-            _raise(error)
+        if log is not None:
+            _call(lib.plog_log_close, log)
+
+    def delete(self) -> None:
+        """The partition's files are about to be removed: no process may append to it any more."""
+        log = self._enter()
+        try:
+            lib.plog_log_retire(log)
+        finally:
+            self._leave()
 
     def mark_forked(self) -> None:
         """In a forked child: refuse every call.  Threads that are not here may have held locks; nothing is freed."""

@@ -14,8 +14,9 @@ from ._partition import Partition
 class Topic:
     """Settings (Kafka's defaults filled in) and partitions, numbered from 0."""
 
-    def __init__(self, name: str, given: Mapping[str, Any], dense: bool) -> None:
+    def __init__(self, name: str, given: Mapping[str, Any], dense: bool, topic_id: str | None = None) -> None:
         self.name = name
+        self.id = topic_id  # tells it from another topic that gets its name; None: a broker made it
         self.partitions: list[Partition] = []
         self.configure(given, dense)
 
@@ -24,6 +25,9 @@ class Topic:
         self.given = dict(given)
         self.config = topic_config(given)
         self.dense = dense
+        for partition in self.partitions:
+            if partition.is_open:
+                partition.native.set_options(self.config, dense)
 
     @property
     def compacted(self) -> bool:

@@ -210,9 +210,10 @@ static inline uint8_t *log_marker(int64_t producer_id, uint8_t type, int64_t tim
     uint8_t key_data[4] = {0, 0, 0, type}, value_data[6] = {0, 0, 0, 0, 0, 9};
     record_field key = {key_data, 4}, value = {value_data, 6};
     int64_t unused;
-    uint8_t *batch = log_batch((batch_kind){1, 64, timestamp, BATCH_TRANSACTIONAL | BATCH_CONTROL, producer_id}, &unused);
-    uint8_t *end = record_store(batch + BATCH_HEADER_BYTES, record_body_bytes(0, 0, key, value, RECORD_NO_HEADERS), 0, 0,
-                                key, value, RECORD_NO_HEADERS);
+    batch_kind kind = {1, 64, timestamp, BATCH_TRANSACTIONAL | BATCH_CONTROL, producer_id};
+    uint8_t *batch = log_batch(kind, &unused), *records = batch + BATCH_HEADER_BYTES;
+    int64_t body_bytes = record_body_bytes(0, 0, key, value, RECORD_NO_HEADERS);
+    uint8_t *end = record_store(records, body_bytes, 0, 0, key, value, RECORD_NO_HEADERS);
     *bytes_out = end - batch;
     store_be32(batch + BATCH_LENGTH_AT, (uint32_t)(*bytes_out - BATCH_LENGTH_OVERHEAD));
     return batch;
@@ -251,7 +252,7 @@ static inline const model_batch *model_append_bytes(model *kept, plog_log *log, 
     model_note(kept, batch, bytes, &appended);
     model_batch *noted = &kept->batches[kept->count - 1];
     plog_state state;
-    plog_log_state(log, &state); /* a truncation may have left an empty segment to go on in */
+    plog_log_state(log, &state, &(plog_error){0}); /* a truncation may have left an empty segment to go on in */
     noted->segment_base = state.active_base_offset;
     noted->position = state.active_bytes - bytes;
     return noted;
@@ -319,7 +320,7 @@ static inline plog_log *log_open(plog_open params, plog_recovery *recovery_out) 
 
 static inline plog_state log_state(plog_log *log) {
     plog_state state;
-    plog_log_state(log, &state);
+    plog_log_state(log, &state, &(plog_error){0});
     return state;
 }
 

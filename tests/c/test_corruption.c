@@ -30,7 +30,8 @@ static image *closed_log(model *kept, bool dense) {
         int64_t bytes;
         uint8_t *batch = log_batch(kind, &bytes);
         if (!dense) /* offsets up to here are taken, but few records are left */
-            store_be32(batch + BATCH_LAST_OFFSET_DELTA_AT, (uint32_t)(kind.records - 1 + (int32_t)check_random_below(9)));
+            store_be32(batch + BATCH_LAST_OFFSET_DELTA_AT,
+                       (uint32_t)kind.records - 1 + (uint32_t)check_random_below(9));
         model_append_bytes(kept, log, batch, bytes);
     }
     CHECK_OK(plog_log_close(log, &error));
@@ -92,8 +93,8 @@ static void check_damage(plog_log *log, const model *kept, int64_t first, int64_
         const model_batch *batch = &kept->batches[i];
         bool damaged = i >= first && i <= last;
         plog_chunk chunk = {0};
-        plog_status status =
-            plog_log_fetch(log, batch->base_offset, 1, PLOG_FETCH_CHECK_CRCS | PLOG_FETCH_CONTROL, NULL, &chunk, &error);
+        int32_t flags = PLOG_FETCH_CHECK_CRCS | PLOG_FETCH_CONTROL;
+        plog_status status = plog_log_fetch(log, batch->base_offset, 1, flags, NULL, &chunk, &error);
         if (status == PLOG_CORRUPT && (damaged || (moved_may_pass && i > last))) {
             check_blamed(kept, first, last);
             continue;
@@ -122,7 +123,8 @@ static void check_damage(plog_log *log, const model *kept, int64_t first, int64_
         CHECK_OK(status);
         for (int64_t position = 0; position < chunk.bytes; at++) {
             CHECK(at < kept->count && position + kept->batches[at].bytes <= chunk.bytes);
-            CHECK(same_batch(chunk.data + position, &kept->batches[at]) || (moved_may_pass && at >= first && at <= last));
+            bool damaged = at >= first && at <= last;
+            CHECK(same_batch(chunk.data + position, &kept->batches[at]) || (moved_may_pass && damaged));
             position += kept->batches[at].bytes;
         }
         plog_mapping_release(chunk.mapping);
@@ -204,7 +206,7 @@ static void spoilt_runs_of_bytes_hide_only_the_batches_they_touch(void) {
         bool unseen = false;
         for (int64_t i = 0; i < kept.count; i++) {
             const model_batch *batch = &kept.batches[i];
-            /* Where just the offset of a segment's last batch is hit, nothing behind it tells (all lengths begin alike). */
+            /* Where just the offset of a segment's last batch is hit, nothing behind it tells; lengths begin alike. */
             bool ends_segment = i + 1 == kept.count || kept.batches[i + 1].position == 0;
             int64_t into = at + length - batch->position;
             if (batch->segment_base != base) continue;

@@ -140,7 +140,8 @@ static void zeros_and_stale_bytes_behind_the_end_are_cut_off(void) {
             const model_batch *from = kind == 2 ? first : last;
             int64_t copied = length < from->bytes ? length : from->bytes;
             if (kind >= 2) memcpy(tail, from->data, (size_t)copied); /* its offsets were there before */
-            if (kind >= 3 && length >= 8) store_be64(tail, (uint64_t)kept.end_offset + (kind == 3)); /* or leave a gap */
+            /* Or leave a gap. */
+            if (kind >= 3 && length >= 8) store_be64(tail, (uint64_t)kept.end_offset + (kind == 3));
             if (kind == 4 && copied == from->bytes) tail[copied - 1] ^= 1; /* or its sum is wrong */
             bool good = kind == 5 && length >= from->bytes; /* this one is whole and next in line */
             image_put(closed);
@@ -299,8 +300,9 @@ static void rebuilt_indexes_are_those_that_were_written(void) {
 static void files_in_transit_are_removed_or_finished(void) {
     model kept = {0};
     image *closed = closed_log(&kept, 1500, 5000);
-    static const char *const leftovers[] = {"00000000000000000000.log.deleted", "00000000000000000000.timeindex.cleaned",
-                                            "00000000000000000007.log.cleaned", "00000000000000000000.snapshot.cleaned"};
+    static const char *const leftovers[] = {
+        "00000000000000000000.log.deleted", "00000000000000000000.timeindex.cleaned",
+        "00000000000000000007.log.cleaned", "00000000000000000000.snapshot.cleaned"};
     for (int i = 0; i < 4; i++) file_write(leftovers[i], (const uint8_t *)"left", 4);
     check_answers(&kept, clean_params_of(1500, &kept), false);
     image *after = image_take();

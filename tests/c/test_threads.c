@@ -32,7 +32,8 @@ static uint8_t *numbered_batch(int64_t number, int64_t *bytes_out) {
     CHECK(batch != NULL);
     int32_t records = 1 + (int32_t)(number % 4);
     for (int32_t i = 0; i < records; i++)
-        p = record_store(p, record_body_bytes(0, i, key, value, RECORD_NO_HEADERS), 0, i, key, value, RECORD_NO_HEADERS);
+        p = record_store(p, record_body_bytes(0, i, key, value, RECORD_NO_HEADERS), 0, i, key, value,
+                         RECORD_NO_HEADERS);
     *bytes_out = p - batch;
     store_be32(batch + BATCH_LENGTH_AT, (uint32_t)(*bytes_out - BATCH_LENGTH_OVERHEAD));
     batch[BATCH_MAGIC_AT] = BATCH_MAGIC;
@@ -86,8 +87,10 @@ static void *read_all(void *unused) {
         uint32_t word = plog_bell_read(bell);
         bool last = atomic_load(&done) != 0;
         plog_chunk chunk;
-        plog_status status = plog_log_fetch(shared, offset, 4000, PLOG_FETCH_CHECK_CRCS | PLOG_FETCH_CONTROL, &cursor, &chunk, &own);
-        if (status != PLOG_OK) CHECK_FAIL("fetch at %" PRId64 ": %s at %" PRId64 ": %s", offset, own.file, own.position, own.message);
+        int32_t flags = PLOG_FETCH_CHECK_CRCS | PLOG_FETCH_CONTROL;
+        plog_status status = plog_log_fetch(shared, offset, 4000, flags, &cursor, &chunk, &own);
+        if (status != PLOG_OK)
+            CHECK_FAIL("fetch at %" PRId64 ": %s at %" PRId64 ": %s", offset, own.file, own.position, own.message);
         if (chunk.bytes == 0) {
             CHECK_EQUAL(chunk.next_offset, offset);
             if (last) break;
@@ -110,12 +113,13 @@ static void *look_around(void *unused) {
         if (end == 0) continue;
         int64_t offset = (int64_t)(state >> 33) % end;
         plog_chunk chunk;
-        CHECK(plog_log_fetch(shared, offset, 1, PLOG_FETCH_CHECK_CRCS | PLOG_FETCH_READ_COMMITTED, NULL, &chunk, &own) == PLOG_OK);
+        int32_t flags = PLOG_FETCH_CHECK_CRCS | PLOG_FETCH_READ_COMMITTED;
+        CHECK(plog_log_fetch(shared, offset, 1, flags, NULL, &chunk, &own) == PLOG_OK);
         CHECK(chunk.bytes == 0 || chunk.next_offset > offset);
         plog_mapping_release(chunk.mapping);
         CHECK(plog_log_find_time(shared, NOON + (int64_t)(state >> 40) % BATCHES, 0, &found, &own) == PLOG_OK);
         plog_state seen;
-        plog_log_state(shared, &seen);
+        plog_log_state(shared, &seen, &(plog_error){0});
         CHECK(seen.last_stable_offset <= seen.log_end_offset && seen.flushed_offset <= seen.log_end_offset);
     }
     return unused;
@@ -146,7 +150,8 @@ static void readers_see_every_batch_in_order_while_others_append_and_flush(void)
     scratch_wipe();
     begin_clock();
     shared = log_open(params_of(false, 0), NULL);
-    static void *(*const bodies[])(void *) = {append_all, read_all, read_all, read_all, flush_all, flush_all, look_around};
+    static void *(*const bodies[])(void *) = {append_all, read_all,  read_all,   read_all,
+                                              flush_all,  flush_all, look_around};
     run_threads(bodies, 7);
     CHECK(log_state(shared).segment_count > 5);
     CHECK_OK(plog_log_close(shared, &error));
@@ -206,7 +211,7 @@ static void *read_what_there_is(void *unused) {
         if (status == PLOG_OK) plog_mapping_release(chunk.mapping);
         if (status == PLOG_OK && chunk.bytes > 0) CHECK(chunk.next_offset > offset);
         plog_state state;
-        plog_log_state(shared, &state);
+        plog_log_state(shared, &state, &(plog_error){0});
         offset = status == PLOG_OK && chunk.bytes > 0 ? chunk.next_offset : state.log_start_offset;
     }
     return unused;
@@ -226,7 +231,7 @@ static void *delete_and_append(void *unused) {
     return unused;
 }
 
-static void *truncate_whole_segments_and_append(void *unused) {
+static void *truncate_and_append(void *unused) {
     plog_error own;
     plog_appended appended;
     for (int64_t i = 0; i < BATCHES / 2; i++) {
@@ -236,7 +241,7 @@ static void *truncate_whole_segments_and_append(void *unused) {
         free(batch);
         if (i % 40 == 39) {
             plog_state state;
-            plog_log_state(shared, &state);
+            plog_log_state(shared, &state, &(plog_error){0});
             int64_t offset = state.log_end_offset - i % 90;
             CHECK(plog_log_truncate(shared, offset > 0 ? offset : 0, &own) == PLOG_OK);
         }
@@ -259,7 +264,7 @@ static void readers_stand_the_newest_records_being_truncated(void) {
     scratch_wipe();
     begin_clock();
     shared = log_open(params_of(false, 0), NULL);
-    static void *(*const bodies[])(void *) = {truncate_whole_segments_and_append, read_what_there_is, read_what_there_is};
+    static void *(*const bodies[])(void *) = {truncate_and_append, read_what_there_is, read_what_there_is};
     run_threads(bodies, 3);
     CHECK_OK(plog_log_close(shared, &error));
 }

@@ -119,7 +119,8 @@ static void read_committed_shows_just_what_was_committed_while_it_grows(void) {
         for (int i = 0; i < 100; i++) {
             steps[i] = random_step();
             append_step(log, &kept, steps[i]);
-            if (i >= known_from) check_committed(log, &kept, steps, (int64_t)check_random_below((uint64_t)kept.end_offset));
+            if (i >= known_from)
+                check_committed(log, &kept, steps, (int64_t)check_random_below((uint64_t)kept.end_offset));
             CHECK_EQUAL(log_state(log).last_stable_offset, stable_offset(&kept, steps, kept.count));
         }
         check_log(log, &kept, false);

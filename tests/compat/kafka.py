@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import confluent_kafka
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 VERSION = "4.3.1"
 JAVA_VERSION_MIN = 17
@@ -32,6 +32,12 @@ CLUSTER_ID = "cHlsb2ctdGVzdHMtMDAwMQ"
 Row = tuple[int, int, int, bytes | None, bytes | None, tuple[tuple[str, bytes | None], ...]]
 
 Partition = tuple[str, int]
+
+NOT_READY = (
+    confluent_kafka.KafkaError.NOT_LEADER_FOR_PARTITION,
+    confluent_kafka.KafkaError.LEADER_NOT_AVAILABLE,
+    confluent_kafka.KafkaError.UNKNOWN_TOPIC_OR_PART,
+)
 
 LOG4J = """
 status = error
@@ -157,6 +163,8 @@ class Broker:
             "transaction.state.log.min.isr": 1,
             "group.initial.rebalance.delay.ms": 0,
             "log.retention.check.interval.ms": 86_400_000,
+            "broker.session.timeout.ms": 3_000,  # how long a killed one's successor has to wait
+            "broker.heartbeat.interval.ms": 500,
             **(settings or {}),
         }
         self._properties.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
@@ -260,11 +268,11 @@ class Broker:
                         low, high = consumer.get_watermark_offsets(wanted, timeout=IDLE_SECONDS_MAX)
                         return int(low), int(high)
                     except confluent_kafka.KafkaException as problem:  # just started: not yet the partition's leader
-                        if not problem.args[0].retriable() or time.monotonic() > deadline:
+                        if problem.args[0].code() not in NOT_READY or time.monotonic() > deadline:
                             raise
                         time.sleep(0.1)
 
-            return {partition: ask(confluent_kafka.TopicPartition(*partition)) for partition in map(tuple, partitions)}
+            return {(topic, number): ask(confluent_kafka.TopicPartition(topic, number)) for topic, number in partitions}
 
     def read(self, topic: str, partition: int = 0, start: int = 0, *, committed: bool = False) -> list[Row]:
         """Every record from an offset on, as a real consumer reads it, sums checked."""
@@ -284,7 +292,7 @@ class Broker:
                         raise TimeoutError(f"neither a record nor the end for {IDLE_SECONDS_MAX} s: {unfinished}")
                     continue
                 deadline = time.monotonic() + IDLE_SECONDS_MAX
-                partition = message.topic(), message.partition()
+                partition: Partition = message.topic(), message.partition()  # type: ignore[assignment]
                 problem = message.error()
                 if problem is None:
                     rows[partition].append(message_row(message))

@@ -87,7 +87,8 @@ def _records(random_source: random.Random, count: int) -> list[tuple[bytes | Non
 
 
 def _fill_codec(log: pylog.Log, codec: str, random_source: random.Random, sent: dict[str, list[Row]]) -> None:
-    with log.producer(compression_type=None if codec == "none" else codec) as producer:  # type: ignore[typeddict-item]
+    config: Any = {"compression_type": None if codec == "none" else codec}
+    with log.producer(**config) as producer:
         producer.send(f"one-{codec}", b"only", key=b"k", timestamp_ms=T0)
         sent[f"one-{codec}"] = [(0, T0, 0, b"k", b"only", ())]
         timestamp, rows = T0, sent.setdefault(f"many-{codec}", [])
@@ -123,11 +124,11 @@ def _fill_rolling(log: pylog.Log, random_source: random.Random, sent: dict[str, 
                 producer.send(topic, value, key=key, timestamp_ms=T0 + at)
                 if random_source.random() < 0.2:
                     producer.flush()
-        # Times that stand still, go back, and jump ahead.
+        # Times that stand still, go back, and jump ahead, but not by a segment's age.
         rows = sent.setdefault("times", [])
         for offset in range(400):
             timestamp = max(
-                0, T0 + random_source.choice([0, 0, -(1 << 30), 1 << 30, random_source.randrange(-1000, 1000)])
+                0, T0 + random_source.choice([0, 0, -(1 << 28), 1 << 28, random_source.randrange(-1000, 1000)])
             )
             rows.append((offset, timestamp, 0, None, b"%d" % offset, ()))
             producer.send("times", rows[-1][4], timestamp_ms=timestamp)
@@ -160,7 +161,7 @@ def _fill_reopened(data: Path, random_source: random.Random, sent: dict[str, lis
             for topic in REOPENED:
                 rows = sent.setdefault(topic, [])
                 closed_at[topic].append(len(rows))
-                for key, value in _records(random_source, random_source.randrange(100, 400)):
+                for key, value in _records(random_source, random_source.randrange(200, 400)):
                     timestamps[topic] += random_source.randrange(-50, 230)
                     rows.append((len(rows), timestamps[topic], 0, key, value, ()))
                     producer.send(topic, value, key=key, timestamp_ms=timestamps[topic])

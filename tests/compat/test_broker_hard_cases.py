@@ -125,7 +125,7 @@ def fill(producer: Any, tag: bytes) -> None:
 
 
 def test_a_log_that_the_brokers_cleaner_went_through_is_read_and_goes_on_being_cleaned(broker: Broker) -> None:
-    settings = {"cleanup_policy": "compact", "segment_bytes": 1 << 20, "min_cleanable_dirty_ratio": 0.01}
+    settings: Any = {"cleanup_policy": "compact", "segment_bytes": 1 << 20, "min_cleanable_dirty_ratio": 0.01}
 
     def cleaned_up_to() -> int:
         checkpoint = broker.data / "cleaner-offset-checkpoint"
@@ -194,10 +194,8 @@ def test_a_directory_that_pylog_made_does_not_stop_a_broker_and_loses_nothing(br
     topics = (broker.data / "pylog.topics").read_text()
     with broker:  # formatted and started over what is there; a topic that it does not know it puts aside
         broker.create({"theirs": (1, {})})
-        producer = broker.producer()
-        send(producer, "theirs", b"v")
+        send(broker.producer(), "theirs", b"v")
         assert " ERROR " not in broker.said()
-    del producer
     assert (broker.data / "pylog.topics").read_text() == topics
     aside = {path.parent.name.split(".")[0]: path.read_bytes() for path in broker.data.glob("mine-*-stray/*.log")}
     assert aside == logs
@@ -225,7 +223,7 @@ def test_a_topic_that_the_broker_deleted_does_not_come_back_by_a_visit(broker: B
 
 def test_a_broker_takes_pylogs_whole_partitions_with_their_indexes(broker: Broker, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
-    settings = {"index_interval_bytes": 512, "segment_bytes": 1 << 20}
+    settings: Any = {"index_interval_bytes": 512, "segment_bytes": 1 << 20}
     with pylog.open(mine) as log:
         log.admin.create_topic("o", **settings)
         with log.producer(compression_type="lz4") as producer:

@@ -149,8 +149,8 @@ def test_a_killed_brokers_directory_is_recovered_whole(golden: Path, tmp_path: P
             got = [record.offset for record in log.read(topic, int(number))]
             assert got == want[: len(got)], partition
             assert len(got) == len(want) or topic == "__cluster_metadata", partition
-    for partition in sorted(path for path in data.iterdir() if path.is_dir()):
-        check_indexes_mean_the_log(partition)
+    for directory in sorted(path for path in data.iterdir() if path.is_dir()):
+        check_indexes_mean_the_log(directory)
 
 
 @every_partition

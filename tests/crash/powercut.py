@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # children are forked: numpy's threads would not follow
+sys.path.insert(0, str(Path(__file__).parent))  # python -P would not find the modules beside this one
 
 import powercut_disk
 from powercut_calls import cut_calls, cut_recovery

@@ -17,7 +17,6 @@ import pylog
 from pylog import TopicPartition
 
 TOPICS_MAX = 7
-OPENED_TOPICS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +28,7 @@ class Plan:
     seed: int
     acks: Any
     flush_ms: int | None
+    topics_min: int
     writers: int = 1
     changing: bool = False  # topics come and go, old records are deleted, the log is closed and opened again
     pausing: bool = False
@@ -93,7 +93,7 @@ class _Board:
         known = [*model.topics, *model.creating, *self.topics]
         self.next_topic = max(known, default=-1) + 1
         rng = random.Random(plan.seed)
-        while len(self.topics) < OPENED_TOPICS:
+        while len(self.topics) < plan.topics_min:
             self.create(rng)
 
     def run(self, writer: int) -> None:

@@ -76,7 +76,7 @@ class Disk:
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self.image = os.memfd_create(f"pylog power cuts {kind}", os.MFD_CLOEXEC)
+        self.image = os.memfd_create(f"pylog power cuts of {os.getpid()}", os.MFD_CLOEXEC)
         self.path = Path(tempfile.mkdtemp(prefix="pylog-powercut-"))
         self.mount_fd = -1
         try:

@@ -54,6 +54,7 @@ class Rig:
     model: Model = field(init=False)
     path: Path = field(init=False)
     changing: bool = field(init=False)
+    topics_min: int = field(init=False)
 
     def new_directory(self) -> None:
         """Forget the directory and begin another, on a new file system."""
@@ -63,6 +64,7 @@ class Rig:
         self.changing = self.changing and self.options.variant != "window"
         self.model = Model(2000 if self.changing else 100_000, window_s if self.options.variant == "window" else None)
         self.directories += 1
+        self.topics_min = self.rng.randint(1, 3)
         self.path = self.disk.path / "deep" / "data" if self.rng.random() < 0.5 else self.disk.path / "data"
         self.disk.make()
 
@@ -86,6 +88,7 @@ class Rig:
             seed=self.rng.getrandbits(32),
             acks=1 if windowed else "all",
             flush_ms=self.options.flush_ms if windowed else 1000,
+            topics_min=self.topics_min,
             writers=1 if changing or windowed else self.rng.randint(1, 3),
             changing=changing,
             pausing=windowed,

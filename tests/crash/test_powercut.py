@@ -1,0 +1,85 @@
+"""Smoke of the power-cut rig, and its controls: short runs of powercut.py; docs/durability.md names the full ones."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+RIG = Path(__file__).with_name("powercut.py")
+LOST, IMPOSSIBLE = 1, 2  # exit statuses of the rig
+
+
+def command(*arguments: str) -> tuple[str, ...]:
+    return (sys.executable, str(RIG), *arguments)
+
+
+def run(*arguments: str, seconds_max: float = 120) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=seconds_max)
+    if done.returncode == IMPOSSIBLE and "cannot be tried here" in done.stderr:
+        pytest.skip(done.stderr.strip())
+    print(done.stdout, done.stderr)  # the seed is there
+    return done
+
+
+@pytest.mark.parametrize(
+    ("fs", "variant", "cuts"),
+    [("ext4", "all", 60), ("ext4", "change", 30), ("ext4", "recovery", 40), ("ext4", "calls", 40), ("xfs", "all", 20)],
+)
+def test_no_power_cut_takes_a_record_that_was_acknowledged_with_acks_all(fs: str, variant: str, cuts: int) -> None:
+    done = run("--fs", fs, "--variant", variant, "--cuts", str(cuts))
+    assert done.returncode == 0
+    assert f"{variant}: {cuts} cuts" in done.stdout.splitlines()[-1]
+
+
+def test_a_power_cut_takes_no_record_that_is_older_than_flush_ms() -> None:
+    done = run("--variant", "window", "--cuts", "16", "--flush-ms", "20")
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("variant", "skip_sync"),
+    [("all", 50), ("change", 50), ("calls", 50), ("window", 1)],
+)
+def test_the_rig_sees_the_loss_when_fsyncs_are_swallowed(variant: str, skip_sync: int) -> None:
+    done = run("--variant", variant, "--cuts", "400", "--skip-sync", str(skip_sync))
+    assert done.returncode == LOST
+    assert "LOST: " in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_rig_that_is_stopped_leaves_no_mount_and_no_loop_device(how: signal.Signals) -> None:
+    assert run("--cuts", "1").returncode == 0  # skips where it cannot be tried
+    with subprocess.Popen(command("--cuts", "100000"), stdout=subprocess.PIPE, text=True) as rig:
+        wait_until(lambda: mounts_of(rig.pid) and loops_of(rig.pid), "the rig to mount")
+        rig.send_signal(how)
+        rig.communicate(timeout=60)
+    wait_until(lambda: not loops_of(rig.pid), "the loop device to go")
+    assert not mounts_of(os.getpid())
+
+
+def mounts_of(pid: int) -> list[str]:
+    lines = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+    return [line for line in lines if "pylog-powercut-" in line]
+
+
+def loops_of(pid: int) -> list[Path]:
+    """The loop devices over that rig's image."""
+    found = []
+    for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            if f"pylog power cuts of {pid} " in path.read_text():
+                found.append(path)
+    return found
+
+
+def wait_until(holds: Callable[[], object], what: str) -> None:
+    until = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < until, f"waited 20 s for {what}"
+        time.sleep(0.001)

@@ -40,7 +40,7 @@ static double gigabytes_per_second(crc32c_function function, const uint8_t *data
 }
 
 int main(int argc, char **argv) {
-    static const size_t lengths[] = {64,   100,  200,   300,   512,   1000,  1024,   2000,
+    static const size_t lengths[] = {64,   100,  200,   300,   512,    1000,   1024,   2000,
                                      4096, 8192, 16384, 65536, 131072, 262144, 1 << 20};
     double round_seconds = (argc > 1 ? atof(argv[1]) : 20) * 1e-3;
     uint8_t *data = malloc(LENGTH_MAX);

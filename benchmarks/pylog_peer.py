@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class Pylog(Peer):
         self.producer.send_many(TOPIC, values)
         self.producer.flush()
 
-    def produce_columns(self, column: pylog.Column) -> None:
+    def produce_columns(self, column: np.ndarray[Any, Any]) -> None:
         """``send_columns`` of all values at once, then ``flush``."""
         self.producer.send_columns(TOPIC, column)
         self.producer.flush()

@@ -20,8 +20,8 @@ typedef struct batch_walk {
  * walk stays where it is), or NULL.  Not to be called at the end (position == bytes). */
 const char *batch_walk_next(batch_walk *walk, bool check_crc, batch_header *out);
 
-/* The same, for who wants to pass a batch: its length and offsets are believed where the batch that follows goes on from
- * them, and else only if its CRC is right. */
+/* The same, for who wants to pass a batch: its length and offsets are believed where the batch that follows goes on
+ * from them, and else only if its CRC is right. */
 const char *batch_walk_step(batch_walk *walk, batch_header *out);
 
 /* From a damaged place on: moves to the next position that holds a whole batch with a right CRC and an offset that goes

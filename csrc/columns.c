@@ -35,10 +35,10 @@ plog_status plog_chunk_decode(const plog_chunk *chunk, const plog_columns *colum
             problem = records_decode(chunk->data, batch + BATCH_HEADER_BYTES, header.batch_bytes - BATCH_HEADER_BYTES,
                                      &info, &out, at, &bad_at);
         if (problem != NULL)
-            return fail(error, PLOG_CORRUPT,
-                        (error_place){NULL, chunk->position + position + BATCH_HEADER_BYTES + bad_at,
-                                      header.base_offset},
-                        "%s", problem);
+            return fail(
+                error, PLOG_CORRUPT,
+                (error_place){NULL, chunk->position + position + BATCH_HEADER_BYTES + bad_at, header.base_offset}, "%s",
+                problem);
         at += header.record_count;
         position += header.batch_bytes;
     }

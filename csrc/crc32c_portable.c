@@ -7,21 +7,21 @@
 #include "crc32c_impl.h"
 
 #define BIT(i, b, entry) ((((i) >> (b)) & 1) != 0 ? (entry) : 0)
-#define ENTRY(i, e0, e1, e2, e3, e4, e5, e6, e7)                                                                 \
+#define ENTRY(i, e0, e1, e2, e3, e4, e5, e6, e7)                                                                     \
     (BIT(i, 0, e0) ^ BIT(i, 1, e1) ^ BIT(i, 2, e2) ^ BIT(i, 3, e3) ^ BIT(i, 4, e4) ^ BIT(i, 5, e5) ^ BIT(i, 6, e6) ^ \
      BIT(i, 7, e7))
 #define ENTRIES_4(i, ...) \
     ENTRY(i, __VA_ARGS__), ENTRY((i) + 1, __VA_ARGS__), ENTRY((i) + 2, __VA_ARGS__), ENTRY((i) + 3, __VA_ARGS__)
-#define ENTRIES_16(i, ...)                                                                            \
-    ENTRIES_4(i, __VA_ARGS__), ENTRIES_4((i) + 4, __VA_ARGS__), ENTRIES_4((i) + 8, __VA_ARGS__),      \
+#define ENTRIES_16(i, ...)                                                                       \
+    ENTRIES_4(i, __VA_ARGS__), ENTRIES_4((i) + 4, __VA_ARGS__), ENTRIES_4((i) + 8, __VA_ARGS__), \
         ENTRIES_4((i) + 12, __VA_ARGS__)
 #define ENTRIES_64(i, ...)                                                                            \
     ENTRIES_16(i, __VA_ARGS__), ENTRIES_16((i) + 16, __VA_ARGS__), ENTRIES_16((i) + 32, __VA_ARGS__), \
         ENTRIES_16((i) + 48, __VA_ARGS__)
-#define SLICE(...)                                                                                    \
-    {                                                                                                 \
-        ENTRIES_64(0, __VA_ARGS__), ENTRIES_64(64, __VA_ARGS__), ENTRIES_64(128, __VA_ARGS__),        \
-            ENTRIES_64(192, __VA_ARGS__)                                                              \
+#define SLICE(...)                                                                             \
+    {                                                                                          \
+        ENTRIES_64(0, __VA_ARGS__), ENTRIES_64(64, __VA_ARGS__), ENTRIES_64(128, __VA_ARGS__), \
+            ENTRIES_64(192, __VA_ARGS__)                                                       \
     }
 
 static const uint32_t slice[8][256] = {

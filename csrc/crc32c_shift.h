@@ -9,6 +9,7 @@
 
 enum { CRC32C_LANE_WORDS_MAX = 128 };
 
+/* clang-format off */
 static const uint32_t crc32c_lane_shift[2 * CRC32C_LANE_WORDS_MAX + 1] = {
     0,
     0x00000001, 0x493c7d27, 0xf20c0dfe, 0xba4fc28e, 0x3da6d0cb, 0xddc0152b, 0x1c291d04, 0x9e4addf8,
@@ -44,5 +45,6 @@ static const uint32_t crc32c_lane_shift[2 * CRC32C_LANE_WORDS_MAX + 1] = {
     0xdafaea7c, 0x531377e2, 0x73db4c04, 0xdd35bc8d, 0x72675ce8, 0xb25b29f2, 0x3ec2ff83, 0x9a5ede41,
     0xe8c7a017, 0xa563905d, 0xcf4bfaef, 0x45cddf4e, 0x6bde1ac7, 0xacfa3103, 0xae1175c2, 0xa51b6135,
 };
+/* clang-format on */
 
 #endif

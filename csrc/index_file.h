@@ -4,9 +4,9 @@
  *   .timeindex 12 bytes: i64 largest timestamp so far, i32 last offset of the batch that has it - base offset
  *
  * A hint, never truth: it has no checksum.  A crash may leave it short, with a tail of zeros, or with entries for
- * batches that were lost.  So it counts as usable only if both columns rise strictly, and whoever takes an entry from it
- * holds that entry against the log.  The entries lie in memory, a copy of the file or rebuilt from the log; a file that
- * is written to gets each entry by pwrite and is never longer than its entries. */
+ * batches that were lost.  So it counts as usable only if both columns rise strictly, and whoever takes an entry from
+ * it holds that entry against the log.  The entries lie in memory, a copy of the file or rebuilt from the log; a file
+ * that is written to gets each entry by pwrite and is never longer than its entries. */
 #ifndef PLOG_INDEX_FILE_H
 #define PLOG_INDEX_FILE_H
 
@@ -62,8 +62,7 @@ PLOG_MUST_CHECK plog_status index_file_store(const index_file *index, const vfs_
 
 /* Opens the file for appending; it holds exactly the entries in memory afterwards. */
 PLOG_MUST_CHECK plog_status index_file_begin(index_file *index, const vfs_directory *directory, plog_error *error);
-PLOG_MUST_CHECK plog_status index_file_sync(const index_file *index, const vfs_directory *directory,
-                                            plog_error *error);
+PLOG_MUST_CHECK plog_status index_file_sync(const index_file *index, const vfs_directory *directory, plog_error *error);
 void index_file_close(index_file *index); /* the descriptor only */
 void index_file_free(index_file *index);
 

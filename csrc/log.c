@@ -61,14 +61,16 @@ plog_status log_new_segment(plog_log *log, int64_t base_offset, log_segment **ou
     segment_free(segment);
     plog_error second;
     /* An empty segment left here would begin below offsets that the old one goes on to take. */
-    if (log_remove_files(log, base_offset, &second) != PLOG_OK) atomic_store(&log->slot->poisoned, 1);
+    if (log_remove_files(log, base_offset, &second) != PLOG_OK) atomic_store(&log->slot->poisoned, SLOT_POISONED);
     return status;
 }
 
 plog_status log_check_writable(const plog_log *log, plog_error *error) {
     error_place place = {log->directory.shown, -1, -1};
     if (log->read_only) return fail(error, PLOG_READ_ONLY, place, "the log was opened read_only");
-    if (atomic_load(&log->slot->poisoned))
+    if (atomic_load(&log->slot->poisoned) == SLOT_DELETED)
+        return fail(error, PLOG_GONE, place, "the partition was deleted");
+    if (atomic_load(&log->slot->poisoned) != SLOT_SOUND)
         return fail(error, PLOG_POISONED, place, "an earlier write or fsync failed; close the log and open it again");
     return PLOG_OK;
 }
@@ -97,7 +99,7 @@ static plog_status sync_segment(plog_log *log, int64_t base_offset, plog_error *
     if (status != PLOG_OK || fd < 0) return status; /* deleted meanwhile: nothing of it is to be kept */
     status = vfs_sync(fd, shown, error);
     /* The kernel may have dropped the pages: a second try would lie. */
-    if (status != PLOG_OK) atomic_store(&log->slot->poisoned, 1);
+    if (status != PLOG_OK) atomic_store(&log->slot->poisoned, SLOT_POISONED);
     vfs_close(fd);
     return status;
 }
@@ -108,8 +110,7 @@ static plog_status flush_locked(plog_log *log, plog_error *error) {
     pthread_mutex_lock(&log->list_lock);
     plog_status status = log_catch_up(log, error);
     int64_t end = log_end(log), active_base = log_active(log)->base_offset;
-    if (status == PLOG_OK)
-        status = unflushed_bases(log, atomic_load(&slot->flushed_offset), &bases, &count, error);
+    if (status == PLOG_OK) status = unflushed_bases(log, atomic_load(&slot->flushed_offset), &bases, &count, error);
     pthread_mutex_unlock(&log->list_lock);
     for (int64_t i = 0; i < count && status == PLOG_OK; i++) status = sync_segment(log, bases[i], error);
     free(bases);
@@ -119,7 +120,7 @@ static plog_status flush_locked(plog_log *log, plog_error *error) {
         if (status == PLOG_OK)
             atomic_store(&slot->directory_synced_base, active_base);
         else
-            atomic_store(&slot->poisoned, 1);
+            atomic_store(&slot->poisoned, SLOT_POISONED);
     }
     if (status == PLOG_OK) atomic_store_explicit(&slot->flushed_offset, end, memory_order_release);
     return status;
@@ -172,8 +173,7 @@ plog_status plog_log_flush(plog_log *log, int64_t *flushed_offset_out, plog_erro
         if (status == PLOG_OK) status = flush_or_wait(log, wanted, error);
         if (status == PLOG_BUSY && log->slot->is_private) status = PLOG_OK;
     }
-    if (status == PLOG_OK)
-        *flushed_offset_out = atomic_load_explicit(&log->slot->flushed_offset, memory_order_acquire);
+    if (status == PLOG_OK) *flushed_offset_out = atomic_load_explicit(&log->slot->flushed_offset, memory_order_acquire);
     return status;
 }
 
@@ -248,7 +248,7 @@ plog_status plog_log_state(plog_log *log, plog_state *out, plog_error *error) {
 }
 
 void plog_log_retire(plog_log *log) {
-    atomic_store(&log->slot->poisoned, 1);
+    atomic_store(&log->slot->poisoned, SLOT_DELETED);
     log->slot->name[0] = '\0';
     if (log->bell != NULL) plog_bell_ring(log->bell);
 }

@@ -1,8 +1,8 @@
 /* The log of one partition: its segments in order, of which the last is appended to.
  *
- * What is true lies in the slot (shared.h), which other processes may share: where the log ends, and the locks.  What this
- * struct holds is one process's view of it, brought up to date (log_share.c) by whoever looks: under the append lock
- * before something is written, under the list lock before something is read.
+ * What is true lies in the slot (shared.h), which other processes may share: where the log ends, and the locks.  What
+ * this struct holds is one process's view of it, brought up to date (log_share.c) by whoever looks: under the append
+ * lock before something is written, under the list lock before something is read.
  *
  * Locks, in the order in which they are taken:
  *   slot->flush_lock   one fdatasync at a time; held by whoever removes segments too
@@ -41,7 +41,7 @@ struct plog_log {
     int64_t producers_offset; /* -1: nothing is known */
     bool torn;                /* append lock: a failed append may have left bytes behind the end */
 
-    txn_list aborted;            /* transactions whose markers lie below aborted_offset */
+    txn_list aborted;             /* transactions whose markers lie below aborted_offset */
     producer_state txn_producers; /* producer state at aborted_offset */
     int64_t aborted_offset;       /* -1: none was looked for yet */
 
@@ -61,7 +61,8 @@ static inline int64_t log_end(const plog_log *log) {
     return atomic_load_explicit(&((plog_log *)(uintptr_t)log)->log_end_offset, memory_order_acquire);
 }
 
-/* Opening, step 1 and 2: finishes or removes files in transit, then lists the segments with the bytes their files have. */
+/* Opening, step 1 and 2: finishes or removes files in transit, then lists the segments with the bytes their files
+ * have. */
 PLOG_MUST_CHECK plog_status log_list_segments(plog_log *log, plog_error *error);
 
 /* Puts a segment at the end of the list.  Takes it over when it succeeds.  Caller holds the list lock (or is alone). */
@@ -122,8 +123,8 @@ PLOG_MUST_CHECK plog_status log_remove_files(plog_log *log, int64_t base_offset,
 PLOG_MUST_CHECK plog_status log_replay(plog_log *log, producer_state *state, int64_t from_offset, txn_list *aborted,
                                        plog_error *error);
 
-/* Loads the newest snapshot at or below `offset` into `state` and tells in *from_out up to where it goes; an empty state
- * and the log start where there is none. */
+/* Loads the newest snapshot at or below `offset` into `state` and tells in *from_out up to where it goes; an empty
+ * state and the log start where there is none. */
 PLOG_MUST_CHECK plog_status log_load_snapshot(plog_log *log, producer_state *state, int64_t offset, int64_t *from_out,
                                               plog_error *error);
 PLOG_MUST_CHECK plog_status log_save_snapshot(plog_log *log, int64_t offset, plog_error *error);

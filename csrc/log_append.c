@@ -1,7 +1,7 @@
 /* Appending: a batch gets its offset, is written behind the last one, counted in the indexes, and then published.
  *
- * What a failure leaves: bytes behind the valid end, which are cut off at once or, where even that fails, before the next
- * append (`torn`).  The offsets that readers see move only after everything else has succeeded. */
+ * What a failure leaves: bytes behind the valid end, which are cut off at once or, where even that fails, before the
+ * next append (`torn`).  The offsets that readers see move only after everything else has succeeded. */
 #include <inttypes.h>
 
 #include "log.h"
@@ -51,7 +51,7 @@ static plog_status roll(plog_log *log, plog_error *error) {
     if (status != PLOG_OK) {
         plog_error second;
         segment_free(new);
-        if (log_remove_files(log, base_offset, &second) != PLOG_OK) atomic_store(&log->slot->poisoned, 1);
+        if (log_remove_files(log, base_offset, &second) != PLOG_OK) atomic_store(&log->slot->poisoned, SLOT_POISONED);
     }
     return status;
 }
@@ -98,7 +98,8 @@ static plog_status write_batch(plog_log *log, const batch_header *header, const 
     vfs_shown(&log->directory, name, shown, sizeof shown);
     plog_status status = vfs_write(active->log_fd, shown, batch, header->batch_bytes, position, error);
     if (status != PLOG_OK) return status;
-    /* Counted and made readable in one step: who rebuilds the indexes meanwhile sees the batch in both or in neither. */
+    /* Counted and made readable in one step: who rebuilds the indexes meanwhile sees the batch in both or in
+     * neither. */
     pthread_mutex_lock(&log->list_lock);
     segment_mark before = segment_mark_of(active);
     status = segment_count_batch(active, &log->directory, header, position, log->options.index_interval_bytes, error);
@@ -143,8 +144,7 @@ static plog_status append_locked(plog_log *log, uint8_t *batch, plog_appended *o
     return PLOG_OK;
 }
 
-plog_status plog_log_append(plog_log *log, uint8_t *batch, int64_t batch_bytes, plog_appended *out,
-                            plog_error *error) {
+plog_status plog_log_append(plog_log *log, uint8_t *batch, int64_t batch_bytes, plog_appended *out, plog_error *error) {
     batch_header header;
     error_place place = {log->directory.shown, -1, -1};
     if (batch_bytes < BATCH_HEADER_BYTES) return fail(error, PLOG_INVALID, place, "the batch has no header");

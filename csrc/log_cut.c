@@ -50,8 +50,8 @@ static plog_status publish_cut(plog_log *log, int64_t at, int64_t position, int6
     int64_t bytes_before = segment_bytes(segment);
     segment_close_files(segment);
     atomic_store_explicit(&segment->bytes, position, memory_order_release);
-    plog_status status = segment_rebuild_indexes(segment, &log->directory, log->options.index_interval_bytes,
-                                                 log->options.dense, error);
+    plog_status status =
+        segment_rebuild_indexes(segment, &log->directory, log->options.index_interval_bytes, log->options.dense, error);
     if (status != PLOG_OK) {
         segment_back_to(segment, before);
         segment_close_files(segment); /* the indexes are read again when they are needed */
@@ -101,7 +101,7 @@ static plog_status truncate_locked(plog_log *log, int64_t offset, plog_error *er
     int64_t end_before = log_end(log);
     status = cut(log, at, position, end, error);
     /* Half done, it is only good for being opened anew. */
-    if (status != PLOG_OK && log_end(log) != end_before) atomic_store(&log->slot->poisoned, 1);
+    if (status != PLOG_OK && log_end(log) != end_before) atomic_store(&log->slot->poisoned, SLOT_POISONED);
     return status;
 }
 

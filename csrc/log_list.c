@@ -140,9 +140,9 @@ plog_status log_list_segments(plog_log *log, plog_error *error) {
         if (status == PLOG_OK) status = vfs_directory_list(&log->directory, visit_log, &list, error);
     }
     if (list.count > 0) qsort(list.bases, (size_t)list.count, sizeof *list.bases, compare_offsets);
-    if (status == PLOG_OK && !log->read_only)
-        status = vfs_directory_list(&log->directory, visit_orphan, &list, error);
-    for (int64_t i = 0; i < list.count && status == PLOG_OK; i++) status = log_open_segment_file(log, list.bases[i], error);
+    if (status == PLOG_OK && !log->read_only) status = vfs_directory_list(&log->directory, visit_orphan, &list, error);
+    for (int64_t i = 0; i < list.count && status == PLOG_OK; i++)
+        status = log_open_segment_file(log, list.bases[i], error);
     free(list.bases);
     return status;
 }

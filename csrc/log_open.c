@@ -67,6 +67,15 @@ static void step_over_damage(batch_walk *walk, int64_t offset_max) {
         walk->next_offset = next_offset;
 }
 
+/* Whether a whole batch from below the recovery point lies at the walk's position.  Where gaps are allowed, that says of
+ * the batch before it that its offset was changed, and nothing of a torn tail. */
+static bool holds_older_batch(const batch_walk *walk, int64_t segment_base, int64_t recovery_point) {
+    batch_walk probe = *walk;
+    batch_header header;
+    probe.next_offset = segment_base;
+    return batch_walk_next(&probe, true, &header) == NULL && header.base_offset < recovery_point;
+}
+
 /* Walks a segment, counts its batches in fresh indexes, and cuts it where it goes bad at or behind the recovery point.
  * *next_offset_out is where the log goes on behind it. */
 static plog_status recover_segment(plog_log *log, log_segment *segment, int64_t recovery_point,
@@ -92,7 +101,7 @@ static plog_status recover_segment(plog_log *log, log_segment *segment, int64_t 
         if (problem == NULL) {
             status = segment_count_batch(segment, &log->directory, &header, position,
                                          log->options.index_interval_bytes, error);
-        } else if (below) {
+        } else if (below || (!walk.dense && holds_older_batch(&walk, segment->base_offset, recovery_point))) {
             recovery->damaged++;
             step_over_damage(&walk, end_offset_min);
         } else {

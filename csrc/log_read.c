@@ -18,8 +18,8 @@ static plog_status corrupt_at(const plog_log *log, int64_t segment_base, int64_t
 }
 
 /* CRC mismatches are told with both sums. */
-static plog_status corrupt_batch(const plog_log *log, int64_t segment_base, const batch_walk *walk,
-                                 const char *problem, plog_error *error) {
+static plog_status corrupt_batch(const plog_log *log, int64_t segment_base, const batch_walk *walk, const char *problem,
+                                 plog_error *error) {
     batch_header header;
     if (walk->bytes - walk->position < BATCH_HEADER_BYTES)
         return corrupt_at(log, segment_base, walk->position, walk->next_offset, problem, error);
@@ -66,7 +66,7 @@ typedef struct read_place {
     batch_walk walk;
     int64_t next_base; /* of the segment behind it; -1: this is the active one */
     int32_t truncations;
-    int64_t end;       /* where the segment's offsets end: next_base, or the log end */
+    int64_t end; /* where the segment's offsets end: next_base, or the log end */
     bool dense;
 } read_place;
 
@@ -189,8 +189,8 @@ static plog_status fetch(plog_log *log, int64_t offset, int64_t limit, int64_t b
             chunk->mapping = place.mapping;
             chunk->segment_base = place.segment_base;
             if (cursor != NULL)
-                *cursor = (plog_cursor){chunk->next_offset, place.segment_base, place.walk.position,
-                                        1 + place.truncations};
+                *cursor =
+                    (plog_cursor){chunk->next_offset, place.segment_base, place.walk.position, 1 + place.truncations};
             return PLOG_OK;
         }
         plog_mapping_release(place.mapping);

@@ -142,8 +142,8 @@ void log_publish(plog_log *log) {
 
 plog_status log_load_indexes(plog_log *log, log_segment *segment, plog_error *error) {
     bool first_time = !segment->indexes_loaded;
-    plog_status status = segment_load_indexes(segment, &log->directory, log->options.index_interval_bytes,
-                                              log->options.dense, error);
+    plog_status status =
+        segment_load_indexes(segment, &log->directory, log->options.index_interval_bytes, log->options.dense, error);
     if (status != PLOG_OK || !first_time || log->slot->is_private || segment != log_active(log)) return status;
     /* The files may have more entries than the view has bytes: one that is being added, or a dead process's. */
     uint64_t sequence;
@@ -197,7 +197,7 @@ plog_status log_lock_append(plog_log *log, plog_error *error) {
     if (owner_died) {
         if (status == PLOG_OK) status = mend_after_death(log, error);
         /* Not mended, nobody may append to it; whoever opens the directory alone recovers it. */
-        if (status != PLOG_OK) atomic_store(&slot->poisoned, 1);
+        if (status != PLOG_OK) atomic_store(&slot->poisoned, SLOT_POISONED);
         lock_mended(&slot->append_lock);
     }
     if (status != PLOG_OK) log_unlock_append(log);

@@ -114,8 +114,8 @@ plog_status log_remove_snapshots(plog_log *log, int64_t offset_max, plog_error *
     return status == PLOG_OK ? vfs_directory_list(&log->directory, visit_sweep, &sweeping, error) : status;
 }
 
-static plog_status replay_segment(const plog_log *log, log_segment *segment, producer_state *state,
-                                  int64_t from_offset, txn_list *aborted, plog_error *error) {
+static plog_status replay_segment(const plog_log *log, log_segment *segment, producer_state *state, int64_t from_offset,
+                                  txn_list *aborted, plog_error *error) {
     const vfs_directory *directory = &log->directory;
     int64_t interval = log->options.index_interval_bytes;
     bool dense = log->options.dense;
@@ -137,11 +137,10 @@ static plog_status replay_segment(const plog_log *log, log_segment *segment, pro
         ended_txn txn;
         status = producer_state_note(state, &header, batch, &ended, &txn, error);
         if (status == PLOG_OK && ended && txn.aborted && aborted != NULL)
-            status = txn_list_add(
-                aborted,
-                (aborted_txn){txn.producer_id, txn.first_offset, txn.last_offset,
-                              producer_state_last_stable_offset(state, txn.last_offset + 1)},
-                error);
+            status = txn_list_add(aborted,
+                                  (aborted_txn){txn.producer_id, txn.first_offset, txn.last_offset,
+                                                producer_state_last_stable_offset(state, txn.last_offset + 1)},
+                                  error);
     }
     return status;
 }
@@ -156,8 +155,7 @@ plog_status log_replay(plog_log *log, producer_state *state, int64_t from_offset
         if (from >= log_end(log)) break;
         status = segment_load_indexes(segment, &log->directory, log->options.index_interval_bytes, log->options.dense,
                                       error);
-        if (status == PLOG_OK)
-            status = replay_segment(log, segment, state, from, aborted, error);
+        if (status == PLOG_OK) status = replay_segment(log, segment, state, from, aborted, error);
     }
     return status;
 }

@@ -16,8 +16,7 @@ struct plog_mapping {
 };
 
 /* Maps `bytes` (> 0) of the file; one reference for the caller. */
-PLOG_MUST_CHECK plog_status mapping_new(int fd, const char *shown, size_t bytes, plog_mapping **out,
-                                        plog_error *error);
+PLOG_MUST_CHECK plog_status mapping_new(int fd, const char *shown, size_t bytes, plog_mapping **out, plog_error *error);
 plog_mapping *mapping_hold(plog_mapping *mapping);
 
 #endif

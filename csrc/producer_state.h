@@ -53,9 +53,8 @@ void producer_state_save(const producer_state *state, uint8_t *out);
 
 /* Notes a batch; `batch` is its whole bytes (a control batch's record is read).  *ended_out says whether it ended a
  * transaction, in which case *txn_out tells which. */
-PLOG_MUST_CHECK plog_status producer_state_note(producer_state *state, const batch_header *header,
-                                                const uint8_t *batch, bool *ended_out, ended_txn *txn_out,
-                                                plog_error *error);
+PLOG_MUST_CHECK plog_status producer_state_note(producer_state *state, const batch_header *header, const uint8_t *batch,
+                                                bool *ended_out, ended_txn *txn_out, plog_error *error);
 
 /* First offset of the oldest open transaction, or `log_end_offset`. */
 int64_t producer_state_last_stable_offset(const producer_state *state, int64_t log_end_offset);

@@ -27,6 +27,7 @@ typedef enum plog_status {
     PLOG_NO_MEMORY = 6,
     PLOG_READ_ONLY = 7, /* the log was opened for reading */
     PLOG_POISONED = 8,  /* an earlier fsync failed: nothing more is accepted until the log is opened anew */
+    PLOG_GONE = 10,     /* the partition was deleted */
     PLOG_BUSY = 9,      /* a lock was not to be had within 100 ms: call again (and look at your signals before) */
 } plog_status;
 
@@ -45,8 +46,8 @@ plog_bell *plog_bell_new(void); /* NULL: out of memory */
 void plog_bell_free(plog_bell *bell);
 uint32_t plog_bell_read(const plog_bell *bell);
 void plog_bell_ring(plog_bell *bell);
-/* Sleeps until the bell's word is no longer `seen`, the time is over, or a signal came; 1: it rang, 0: not.  A ring that
- * was under way already may wake it for nothing (0). */
+/* Sleeps until the bell's word is no longer `seen`, the time is over, or a signal came; 1: it rang, 0: not.  A ring
+ * that was under way already may wake it for nothing (0). */
 int32_t plog_bell_wait(plog_bell *bell, uint32_t seen, int64_t timeout_us);
 
 /* What the processes that have a directory open share: its file pylog.shm, mapped.  See csrc/shared.h. */
@@ -59,7 +60,8 @@ void plog_shared_close(plog_shared *shared); /* after all logs that use it */
 plog_bell *plog_shared_bell(plog_shared *shared);
 uint32_t plog_shared_topics_generation(const plog_shared *shared);
 void plog_shared_topics_changed(plog_shared *shared);
-/* Names of the partitions that any process has opened, from 0 on, empty for those that were deleted; NULL behind the last. */
+/* Names of the partitions that any process has opened, from 0 on, empty for those that were deleted; NULL behind the
+ * last. */
 const char *plog_shared_slot_name(const plog_shared *shared, uint32_t at);
 
 typedef struct plog_options {
@@ -176,8 +178,8 @@ typedef struct plog_batch {
 
 typedef struct plog_log plog_log;
 
-/* Opens the log in `directory` ("data/orders-0"), recovering it unless it was closed cleanly, or joins those who have it
- * open already.  recovery_out may be NULL.  CORRUPT only where no batch can be reached at all.
+/* Opens the log in `directory` ("data/orders-0"), recovering it unless it was closed cleanly, or joins those who have
+ * it open already.  recovery_out may be NULL.  CORRUPT only where no batch can be reached at all.
  * With shared state this and all that follow may be BUSY: nothing was done, call again. */
 plog_status plog_log_open(const char *directory, const plog_open *params, plog_log **out, plog_recovery *recovery_out,
                           plog_error *error);
@@ -225,12 +227,14 @@ plog_status plog_chunk_decode(const plog_chunk *chunk, const plog_columns *colum
 plog_status plog_block_decode(const plog_batch *batch, const uint8_t *block, int64_t block_bytes,
                               const plog_columns *columns, plog_error *error);
 
-/* Reads a header from `available` bytes; returns what is wrong with it, or NULL.  With fewer than 61 bytes only that. */
+/* Reads a header from `available` bytes; returns what is wrong with it, or NULL.  With fewer than 61 bytes only
+ * that. */
 const char *plog_batch_parse(const uint8_t *data, int64_t available, plog_batch *out);
 
 /* Encodes records [from, record_count) given as columns behind a batch header with room of batch_bytes_max in all;
- * writes the header's record fields (as plog_log_append wants them).  keys_at NULL: no keys; timestamps NULL: `timestamp` for all.
- * Returns the number of records taken; 0: the first one alone does not fit.  Null values and keys: length -1. */
+ * writes the header's record fields (as plog_log_append wants them).  keys_at NULL: no keys; timestamps NULL:
+ * `timestamp` for all. Returns the number of records taken; 0: the first one alone does not fit.  Null values and keys:
+ * length -1. */
 int64_t plog_encode_columns(uint8_t *batch, int64_t batch_bytes_max, int64_t from, int64_t record_count,
                             const uint8_t *values, const int64_t *values_at, const int32_t *value_bytes,
                             const uint8_t *keys, const int64_t *keys_at, const int32_t *key_bytes,

@@ -9,10 +9,10 @@ log_segment *segment_new(int64_t base_offset, int64_t bytes) {
     log_segment *new = malloc(sizeof *new);
     if (new == NULL) return NULL;
     *new = (log_segment){.base_offset = base_offset,
-                     .max_timestamp = -1,
-                     .max_timestamp_offset = base_offset,
-                     .first_timestamp = NO_FIRST_TIMESTAMP,
-                     .log_fd = -1};
+                         .max_timestamp = -1,
+                         .max_timestamp_offset = base_offset,
+                         .first_timestamp = NO_FIRST_TIMESTAMP,
+                         .log_fd = -1};
     atomic_init(&new->bytes, bytes);
     index_file_init(&new->offset_index, base_offset, "index", OFFSET_ENTRY_BYTES);
     index_file_init(&new->time_index, base_offset, "timeindex", TIME_ENTRY_BYTES);
@@ -201,9 +201,9 @@ plog_status segment_locate(log_segment *segment, const vfs_directory *directory,
                            int64_t index_interval_bytes, bool dense, batch_walk *walk_out, plog_error *error) {
     batch_walk walk;
     if (!walk_from_index(segment, offset, dense, &walk)) {
-        plog_status status = segment->indexes_rebuilt ? PLOG_OK
-                                                      : segment_rebuild_indexes(segment, directory,
-                                                                                index_interval_bytes, dense, error);
+        plog_status status = segment->indexes_rebuilt
+                                 ? PLOG_OK
+                                 : segment_rebuild_indexes(segment, directory, index_interval_bytes, dense, error);
         if (status != PLOG_OK) return status;
         if (!walk_from_index(segment, offset, dense, &walk))
             walk = (batch_walk){segment->mapping->data, segment_bytes(segment), 0, segment->base_offset, dense};
@@ -242,8 +242,8 @@ static bool time_entry_holds(log_segment *segment, const vfs_directory *director
     return batch_last_offset(&header) == offset && header.max_timestamp == entry.timestamp;
 }
 
-plog_status segment_largest_timestamp(log_segment *segment, const vfs_directory *directory, int64_t index_interval_bytes,
-                                      bool dense, int64_t *out, plog_error *error) {
+plog_status segment_largest_timestamp(log_segment *segment, const vfs_directory *directory,
+                                      int64_t index_interval_bytes, bool dense, int64_t *out, plog_error *error) {
     if (!segment->max_timestamp_known && !segment->indexes_rebuilt) {
         const index_file *index = &segment->time_index;
         bool holds = index->count > 0;

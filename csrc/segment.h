@@ -5,7 +5,8 @@
  * a segment never gets one.  The time index gets one at the same moment, but only where the largest timestamp grew,
  * and a last one when the segment ends or the log is closed.
  *
- * All of it is guarded by the log's list lock, except what only the appender touches (append lock): so says each field. */
+ * All of it is guarded by the log's list lock, except what only the appender touches (append lock): so says each
+ * field. */
 #ifndef PLOG_SEGMENT_H
 #define PLOG_SEGMENT_H
 
@@ -17,8 +18,8 @@
 
 typedef struct log_segment {
     int64_t base_offset;
-    _Atomic int64_t bytes; /* valid ones; stored (release) under append and list lock, loaded (acquire) by readers */
-    plog_mapping *mapping; /* list lock; NULL until first read */
+    _Atomic int64_t bytes;   /* valid ones; stored (release) under append and list lock, loaded (acquire) by readers */
+    plog_mapping *mapping;   /* list lock; NULL until first read */
     index_file offset_index; /* list lock; appended to under both locks */
     index_file time_index;   /* likewise */
     int64_t max_timestamp;   /* list lock; largest so far, -1: none */

@@ -134,13 +134,18 @@ static log_slot *slot_at(const plog_shared *shared, uint32_t i) {
     return (log_slot *)(void *)((uint8_t *)shared->header + SHARED_HEADER_BYTES + (size_t)i * SHARED_SLOT_BYTES);
 }
 
+/* Where the file ends once there is room for slot `at`, and the others of its step. */
+static int64_t slots_end(uint32_t at) {
+    return SHARED_HEADER_BYTES + ((int64_t)at + SHARED_SLOTS_STEP) * SHARED_SLOT_BYTES;
+}
+
 static plog_status new_slot(plog_shared *shared, const char *name, log_slot **out, plog_error *error) {
     uint32_t at = atomic_load(&shared->header->slot_count);
     if (at >= SHARED_SLOTS_MAX)
         return fail(error, PLOG_INVALID, (error_place){SHARED_NAME, -1, -1}, "more than %d partitions were opened",
                     SHARED_SLOTS_MAX);
-    int64_t bytes = SHARED_HEADER_BYTES + ((int64_t)at + 1) * SHARED_SLOT_BYTES;
-    plog_status status = vfs_reserve(shared->fd, SHARED_NAME, bytes, error);
+    plog_status status = PLOG_OK;
+    if (at % SHARED_SLOTS_STEP == 0) status = vfs_reserve(shared->fd, SHARED_NAME, slots_end(at), error);
     if (status != PLOG_OK) return status;
     log_slot *slot = slot_at(shared, at);
     slot_init(slot, true);
@@ -197,7 +202,7 @@ static plog_status create_file(plog_shared *shared, const vfs_directory *directo
     static const char temporary[] = "pylog.shm.tmp";
     plog_status status = vfs_unlink(directory, temporary, error);
     if (status == PLOG_OK) status = vfs_open(directory, temporary, VFS_CREATE, &shared->fd, error);
-    if (status == PLOG_OK) status = vfs_reserve(shared->fd, SHARED_NAME, SHARED_HEADER_BYTES, error);
+    if (status == PLOG_OK) status = vfs_reserve(shared->fd, SHARED_NAME, slots_end(0), error);
     if (status == PLOG_OK) status = map_file(shared, error);
     if (status != PLOG_OK) return status;
     shared_header *header = shared->header;

@@ -3,13 +3,13 @@
  *      0  header: magic, layout version, what a mutex is here, whose process ids count, words that wake and tell
  *   4096  slots, 1024 bytes each: one for every partition that was opened
  *
- * The file is volatile: whoever opens the directory alone writes it anew and believes nothing of an old one, because power
- * cuts and copies leave it plausible and wrong.  Whoever joins others checks the header and takes it as it is.
+ * The file is volatile: whoever opens the directory alone writes it anew and believes nothing of an old one, because
+ * power cuts and copies leave it plausible and wrong.  Whoever joins others checks the header and takes it as it is.
  *
- * A slot's tail says where the log ends and what the appender must know to go on.  It lies there twice.  The appender, who
- * holds the append lock, fills the copy that is not in use and then raises `sequence`, which makes it the one in use: one
- * store publishes all fields, and a process that dies in between has published nothing.  Readers take no lock: they read
- * `sequence` (acquire), the copy it names, and `sequence` again; if it changed they read anew.
+ * A slot's tail says where the log ends and what the appender must know to go on.  It lies there twice.  The appender,
+ * who holds the append lock, fills the copy that is not in use and then raises `sequence`, which makes it the one in
+ * use: one store publishes all fields, and a process that dies in between has published nothing.  Readers take no lock:
+ * they read `sequence` (acquire), the copy it names, and `sequence` again; if it changed they read anew.
  *
  * The mutexes are robust: when their owner dies the next one gets them, and is told.  What the dead one left behind the
  * published tail (bytes, index entries, files of a segment it was about to begin) is cut off before anything else. */
@@ -25,6 +25,8 @@ enum {
     SHARED_HEADER_BYTES = 4096,
     SHARED_SLOT_BYTES = 1024,
     SHARED_SLOTS_MAX = 65536,
+    /* Disk room is taken for so many at a time: opening a partition seldom meets a full disk. */
+    SHARED_SLOTS_STEP = 16,
     SHARED_NAME_BYTES = 264,
     SHARED_LAYOUT = 1,
     /* How long a lock is waited for before the caller may look at its signals. */
@@ -47,21 +49,24 @@ typedef struct log_tail {
 
 enum { TAIL_FIELDS = sizeof(log_tail) / sizeof(int64_t) };
 
+/* POISONED: an fsync failed, or something was left half done; whoever opens the directory alone looks at it anew. */
+enum slot_state { SLOT_SOUND = 0, SLOT_POISONED = 1, SLOT_DELETED = 2 };
+
 typedef struct log_slot {
     pthread_mutex_t append_lock;
     pthread_mutex_t flush_lock;
-    _Atomic uint64_t sequence;               /* its lowest bit names the tail in use */
-    _Atomic int64_t tails[2][TAIL_FIELDS];   /* a log_tail each; stored under append_lock */
-    _Atomic int64_t log_start_offset;        /* only rises; stored under append_lock */
-    _Atomic int64_t flushed_offset;          /* all below is on the disk; stored under flush_lock */
-    _Atomic int64_t directory_synced_base;   /* the segment up to which the directory was fsynced; flush_lock */
-    _Atomic uint32_t flush_word;             /* raised after each flush: who waits for one sleeps on it */
-    _Atomic uint32_t list_generation;        /* raised when segments go away or offsets are given back */
-    _Atomic uint32_t opened;                 /* 1: recovered, and the tail holds */
-    _Atomic uint32_t poisoned;               /* 1: an fsync failed; nothing is accepted any more */
-    _Atomic uint32_t changed;                /* 1: there is something that a clean close has to write */
-    bool is_private;                         /* of one process: its locks are waited for without end */
-    char name[SHARED_NAME_BYTES];            /* "orders-0"; empty: free.  Stored under the header's lock */
+    _Atomic uint64_t sequence;             /* its lowest bit names the tail in use */
+    _Atomic int64_t tails[2][TAIL_FIELDS]; /* a log_tail each; stored under append_lock */
+    _Atomic int64_t log_start_offset;      /* only rises; stored under append_lock */
+    _Atomic int64_t flushed_offset;        /* all below is on the disk; stored under flush_lock */
+    _Atomic int64_t directory_synced_base; /* the segment up to which the directory was fsynced; flush_lock */
+    _Atomic uint32_t flush_word;           /* raised after each flush: who waits for one sleeps on it */
+    _Atomic uint32_t list_generation;      /* raised when segments go away or offsets are given back */
+    _Atomic uint32_t opened;               /* 1: recovered, and the tail holds */
+    _Atomic uint32_t poisoned;             /* a slot_state: whether anything is accepted */
+    _Atomic uint32_t changed;              /* 1: there is something that a clean close has to write */
+    bool is_private;                       /* of one process: its locks are waited for without end */
+    char name[SHARED_NAME_BYTES];          /* "orders-0"; empty: free.  Stored under the header's lock */
 } log_slot;
 
 struct plog_bell {
@@ -76,7 +81,8 @@ typedef struct shared_header {
     uint32_t slot_bytes;
     uint32_t mutex_bytes;
     uint32_t padding;
-    uint64_t pid_namespace_device; /* robust mutexes know their owners by thread id, so all must count in one namespace */
+    /* Robust mutexes know their owners by thread id, so all must count in one namespace. */
+    uint64_t pid_namespace_device;
     uint64_t pid_namespace_inode;
     char libc[32];
     struct plog_bell bell;
@@ -103,8 +109,8 @@ log_tail slot_tail(log_slot *slot, uint64_t *sequence_out);
 /* Puts another tail in use; returns its sequence.  Caller holds the append lock. */
 uint64_t slot_publish(log_slot *slot, const log_tail *tail);
 
-/* Takes a lock.  PLOG_BUSY after SHARED_WAIT_MS: nothing was taken.  *owner_died_out: what it guards must be mended, and
- * then lock_mended be called before it is released. */
+/* Takes a lock.  PLOG_BUSY after SHARED_WAIT_MS: nothing was taken.  *owner_died_out: what it guards must be mended,
+ * and then lock_mended be called before it is released. */
 PLOG_MUST_CHECK plog_status lock_take(pthread_mutex_t *lock, bool *owner_died_out, plog_error *error);
 /* The same without waiting; PLOG_BUSY at once. */
 PLOG_MUST_CHECK plog_status lock_try(pthread_mutex_t *lock, bool *owner_died_out, plog_error *error);

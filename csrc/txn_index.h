@@ -34,8 +34,8 @@ void txn_list_cut(txn_list *list, int64_t offset); /* drops what ended at or beh
 /* Whether a transactional batch of the producer at base_offset was aborted. */
 bool txn_list_aborted(const txn_list *list, int64_t producer_id, int64_t base_offset);
 
-/* Writes the entries whose marker lies in [base_offset, end_offset) as the segment's .txnindex, or removes the file where
- * there are none. */
+/* Writes the entries whose marker lies in [base_offset, end_offset) as the segment's .txnindex, or removes the file
+ * where there are none. */
 PLOG_MUST_CHECK plog_status txn_index_write(const txn_list *list, const vfs_directory *directory, int64_t base_offset,
                                             int64_t end_offset, plog_error *error);
 

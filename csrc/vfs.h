@@ -27,8 +27,7 @@ PLOG_MUST_CHECK plog_status vfs_directory_sync(const vfs_directory *directory, p
 
 /* Calls `visit` for each entry but "." and ".."; a visit that does not return PLOG_OK ends it. */
 PLOG_MUST_CHECK plog_status vfs_directory_list(const vfs_directory *directory,
-                                               plog_status (*visit)(void *context, const char *name,
-                                                                    plog_error *error),
+                                               plog_status (*visit)(void *context, const char *name, plog_error *error),
                                                void *context, plog_error *error);
 
 /* "orders-0/00000000000000000000.log" */

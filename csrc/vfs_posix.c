@@ -161,8 +161,8 @@ plog_status vfs_unlink(const vfs_directory *directory, const char *name, plog_er
     return fail_os(error, shown, "unlink");
 }
 
-plog_status vfs_replace(const vfs_directory *directory, const char *name, const void *data, int64_t bytes,
-                        bool durable, plog_error *error) {
+plog_status vfs_replace(const vfs_directory *directory, const char *name, const void *data, int64_t bytes, bool durable,
+                        plog_error *error) {
     char temporary[VFS_NAME_BYTES + 16], shown[VFS_SHOWN_BYTES];
     snprintf(temporary, sizeof temporary, "%s.cleaned", name);
     vfs_shown(directory, temporary, shown, sizeof shown);
@@ -214,8 +214,8 @@ plog_status vfs_refuse_network(const vfs_directory *directory, plog_error *error
     static const struct {
         uint32_t magic;
         const char *name;
-    } networks[] = {{0x6969, "NFS"},     {0xff534d42, "CIFS"}, {0xfe534d42, "SMB2"},    {0x517b, "SMB"},
-                    {0x5346414f, "AFS"}, {0x73757245, "Coda"}, {0x01021997, "9p"},      {0x00c36400, "Ceph"},
+    } networks[] = {{0x6969, "NFS"},        {0xff534d42, "CIFS"}, {0xfe534d42, "SMB2"}, {0x517b, "SMB"},
+                    {0x5346414f, "AFS"},    {0x73757245, "Coda"}, {0x01021997, "9p"},   {0x00c36400, "Ceph"},
                     {0x0bd00bd0, "Lustre"}, {0x47504653, "GPFS"}, {0x19830326, "FhGFS"}};
     struct statfs status;
     if (fstatfs(directory->fd, &status) != 0) return fail_os(error, directory->shown, "fstatfs");

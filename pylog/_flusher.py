@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ._background import Background
-from ._errors import ClosedError, PylogError
+from ._errors import ClosedError, PylogError, UnknownTopicOrPartitionError
 from ._partition import Partition
 
 CHECKPOINT_SECONDS = 10.0
@@ -52,7 +52,7 @@ class Flusher:
         while self._dirty:
             try:
                 self._dirty.pop().native.flush()
-            except ClosedError:
+            except (ClosedError, UnknownTopicOrPartitionError):
                 continue  # its topic was deleted meanwhile
             except PylogError as error:
                 failure = error  # the other partitions are due all the same

@@ -112,7 +112,8 @@ class Log:
         self._auto_create = auto_create_topics
         self._num_partitions = num_partitions
         self._topic_defaults = dict(topic_defaults)
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()  # of closing
+        self._topics_lock = threading.Lock()  # of `topics`; nothing is waited for under it
         self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()
         self._failed: set[Producer] = set()  # kept, whoever drops them: what failed there is still to be raised
         self._state: type[IllegalStateError] | None = None
@@ -197,7 +198,7 @@ class Log:
         """Changes when topics, partitions or settings do, in whichever process; `topics` is then up to date."""
         shared = self.shared
         if shared is not None and self._state is None and shared.topics_generation() != self._topics_seen:
-            with self._lock:
+            with self._topics_lock:
                 self._topics_seen = shared.topics_generation()
                 self._read_topics()
         return self._changes
@@ -369,11 +370,10 @@ class Log:
 
     def write_recovery_points(self) -> None:
         """Note durably up to where each partition is on the disk: recovery scans no further back."""
-        with self._lock:
-            if self._state is None:
-                self._merge_checkpoint(
-                    _directory.RECOVERY_POINTS, {tp: state.flushed_offset for tp, state in self._states().items()}
-                )
+        if self._state is None:
+            self._merge_checkpoint(
+                _directory.RECOVERY_POINTS, {tp: state.flushed_offset for tp, state in self._states().items()}
+            )
 
     def _merge_checkpoint(self, name: str, offsets: Mapping[TopicPartition, int]) -> None:
         """Other processes write the same file: what they know stays."""
@@ -390,8 +390,7 @@ class Log:
 
     def write_log_starts(self, starts: Mapping[TopicPartition, int]) -> None:
         """Durably: records below were deleted; before any file of theirs goes."""
-        with self._lock:
-            self._merge_checkpoint(_directory.LOG_STARTS, starts)
+        self._merge_checkpoint(_directory.LOG_STARTS, starts)
 
     # -- closing
 

@@ -24,6 +24,7 @@ from ._errors import (
     OffsetOutOfRangeError,
     PylogError,
     StorageError,
+    UnknownTopicOrPartitionError,
 )
 from ._objects import (
     BatchBuffer,
@@ -75,6 +76,8 @@ def _raise(error: Any) -> None:
         raise InvalidConfigurationError(f"{file}: {message}")
     if status == lib.PLOG_READ_ONLY:
         raise IllegalStateError(f"{file}: {message}")
+    if status == lib.PLOG_GONE:
+        raise UnknownTopicOrPartitionError(f"{file}: {message}")
     if status == lib.PLOG_POISONED:
         raise StorageError(5, message, file)
     raise PylogError(f"status {status}: {file}: {message}")

@@ -45,7 +45,7 @@ PYTHON_LAYERS = (
     ("_core", "_objects", "_errors"),
     ("_native",),
     ("_types", "_serializers", "_compression", "_background", "_arrow_abi"),
-    ("_config", "_directory", "_arrow_import"),
+    ("_config", "_directory", "_membership", "_arrow_import"),
     ("_arrow",),
     ("_columns", "_column_input"),
     ("_partition",),

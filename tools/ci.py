@@ -25,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 C_TESTS = ROOT / "tests" / "c"
-C_SOURCES = ("csrc/*.[ch]", "csrc/python/*.[ch]", "tests/c/*.[ch]", "benchmarks/*.c")
+C_SOURCES = ("csrc/*.[ch]", "csrc/python/*.[ch]", "tests/c/*.[ch]", "tests/crash/*.[ch]", "benchmarks/*.c")
 C_WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror")
 # -P: the checkout, which has no compiled modules, must not stand before the installed package.
 PYTHON = (sys.executable, "-P")

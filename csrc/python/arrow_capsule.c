@@ -5,8 +5,9 @@
  * ArrowArray     80     64          owner of buffers and children
  * ArrowStream    40     24          owner of the iterator
  *
- * A consumer takes a struct by copying it and setting the original's release to NULL; it may take a child alone. So every
- * struct has its own reference to its own owner, and an owner holds the memory of its children's structs, not of its own. */
+ * A consumer takes a struct by copying it and setting the original's release to NULL; it may take a child alone. So
+ * every struct has its own reference to its own owner, and an owner holds the memory of its children's structs, not of
+ * its own. */
 #include "arrow_capsule.h"
 
 #include <assert.h>
@@ -52,8 +53,7 @@ _Static_assert(sizeof(struct ArrowSchema) == 72 && sizeof(struct ArrowArray) == 
 
 static void owner_drop(void *owner) {
     /* A consumer's own statics may outlive the interpreter; the memory is then the operating system's to take back. */
-    if (!Py_IsInitialized())
-        return;
+    if (!Py_IsInitialized()) return;
     PyGILState_STATE state = PyGILState_Ensure();
     Py_DECREF((PyObject *)owner);
     PyGILState_Release(state);
@@ -62,8 +62,7 @@ static void owner_drop(void *owner) {
 static void schema_release(struct ArrowSchema *schema) {
     assert(schema->release == schema_release);
     for (int64_t i = 0; i < schema->n_children; i++) {
-        if (schema->children[i]->release)
-            schema->children[i]->release(schema->children[i]);
+        if (schema->children[i]->release) schema->children[i]->release(schema->children[i]);
     }
     schema->release = NULL;
     owner_drop(schema->private_data);
@@ -72,8 +71,7 @@ static void schema_release(struct ArrowSchema *schema) {
 static void array_release(struct ArrowArray *array) {
     assert(array->release == array_release);
     for (int64_t i = 0; i < array->n_children; i++) {
-        if (array->children[i]->release)
-            array->children[i]->release(array->children[i]);
+        if (array->children[i]->release) array->children[i]->release(array->children[i]);
     }
     array->release = NULL;
     owner_drop(array->private_data);
@@ -87,22 +85,19 @@ static void stream_release(struct ArrowArrayStream *stream) {
 
 static void schema_capsule_free(PyObject *capsule) {
     struct ArrowSchema *schema = PyCapsule_GetPointer(capsule, "arrow_schema");
-    if (schema->release)
-        schema->release(schema);
+    if (schema->release) schema->release(schema);
     Py_DECREF((PyObject *)PyCapsule_GetContext(capsule));
 }
 
 static void array_capsule_free(PyObject *capsule) {
     struct ArrowArray *array = PyCapsule_GetPointer(capsule, "arrow_array");
-    if (array->release)
-        array->release(array);
+    if (array->release) array->release(array);
     Py_DECREF((PyObject *)PyCapsule_GetContext(capsule));
 }
 
 static void stream_capsule_free(PyObject *capsule) {
     struct ArrowArrayStream *stream = PyCapsule_GetPointer(capsule, "arrow_array_stream");
-    if (stream->release)
-        stream->release(stream);
+    if (stream->release) stream->release(stream);
     Py_DECREF((PyObject *)PyCapsule_GetContext(capsule));
 }
 
@@ -120,14 +115,11 @@ static PyObject *arrow_capsule(PyObject *module, PyObject *args) {
     const char *name;
     unsigned long long address;
     PyObject *owner;
-    if (!PyArg_ParseTuple(args, "sKO:arrow_capsule", &name, &address, &owner))
-        return NULL;
+    if (!PyArg_ParseTuple(args, "sKO:arrow_capsule", &name, &address, &owner)) return NULL;
     for (size_t i = 0; i < sizeof capsule_kinds / sizeof capsule_kinds[0]; i++) {
-        if (strcmp(name, capsule_kinds[i].name) != 0)
-            continue;
+        if (strcmp(name, capsule_kinds[i].name) != 0) continue;
         PyObject *capsule = PyCapsule_New((void *)(uintptr_t)address, capsule_kinds[i].name, NULL);
-        if (!capsule)
-            return NULL;
+        if (!capsule) return NULL;
         int failed = PyCapsule_SetContext(capsule, Py_NewRef(owner)) || /* these two fail only for what is no capsule */
                      PyCapsule_SetDestructor(capsule, capsule_kinds[i].destructor);
         assert(!failed);
@@ -139,8 +131,7 @@ static PyObject *arrow_capsule(PyObject *module, PyObject *args) {
 static PyObject *arrow_hold(PyObject *module, PyObject *owner) {
     (void)module;
     PyObject *address = PyLong_FromVoidPtr(owner);
-    if (address)
-        Py_INCREF(owner);
+    if (address) Py_INCREF(owner);
     return address;
 }
 

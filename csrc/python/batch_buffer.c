@@ -37,12 +37,9 @@ static PyMemberDef batch_buffer_members[] = {
 PyDoc_STRVAR(batch_buffer_doc, "A finished record batch as a writable buffer; BatchBuilder.finish() makes it.");
 
 static PyType_Slot batch_buffer_slots[] = {
-    {Py_tp_dealloc, (void *)batch_buffer_dealloc},
-    {Py_bf_getbuffer, (void *)batch_buffer_export},
-    {Py_sq_length, (void *)batch_buffer_length},
-    {Py_tp_members, batch_buffer_members},
-    {Py_tp_doc, (void *)batch_buffer_doc},
-    {0, NULL},
+    {Py_tp_dealloc, (void *)batch_buffer_dealloc}, {Py_bf_getbuffer, (void *)batch_buffer_export},
+    {Py_sq_length, (void *)batch_buffer_length},   {Py_tp_members, batch_buffer_members},
+    {Py_tp_doc, (void *)batch_buffer_doc},         {0, NULL},
 };
 
 PyType_Spec batch_buffer_type_spec = {

@@ -101,8 +101,8 @@ static PyObject *builder_finish(PyObject *self, PyObject *args, PyObject *keywor
     short attributes = 0, producer_epoch = -1;
     long long producer_id = -1;
     int base_sequence = -1;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "|hLhi:finish", names, &attributes, &producer_id,
-                                     &producer_epoch, &base_sequence))
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "|hLhi:finish", names, &attributes, &producer_id, &producer_epoch,
+                                     &base_sequence))
         return NULL;
     module_state *state = PyType_GetModuleState(Py_TYPE(self));
     batch_buffer_object *batch = PyObject_New(batch_buffer_object, state->batch_buffer_type);

@@ -17,8 +17,8 @@ static inline int32_t builder_store(builder_object *builder, int64_t timestamp, 
     int64_t size_bytes = builder->size_bytes + varint_bytes((int32_t)body_bytes) + body_bytes;
     if (size_bytes > builder->bytes_max && index > 0) return APPEND_FULL;
     if (size_bytes > builder->capacity_bytes && builder_reserve(builder, size_bytes) < 0) return APPEND_FAILED;
-    uint8_t *end = record_store(builder->data + builder->size_bytes, body_bytes, timestamp_delta, index, key, value,
-                                headers);
+    uint8_t *end =
+        record_store(builder->data + builder->size_bytes, body_bytes, timestamp_delta, index, key, value, headers);
     assert(end == builder->data + size_bytes);
     (void)end;
     if (index == 0) builder->base_timestamp = timestamp;
@@ -110,12 +110,20 @@ PyObject *builder_append_plain(builder_object *builder, PyTypeObject *future_typ
         return NULL;
     else if (timestamp_load(timestamp, -1, &timestamp_ms) < 0)
         return NULL;
-    future_object *future = future_make(future_type, builder->owner, builder->record_count, timestamp_ms);
+    /* Making an object may collect garbage, which runs code of others, which may let other threads run: what the builder
+     * is like is looked at after it. */
+    future_object *future = future_make(future_type, NULL, -1, timestamp_ms);
     if (future == NULL) return NULL;
-    if (builder_store(builder, timestamp_ms, key_field, value_field, RECORD_NO_HEADERS) >= 0)
-        return (PyObject *)future;
-    Py_DECREF(future);
-    return NULL;
+    int32_t index = builder->owner == NULL ? APPEND_FULL
+                                           : builder_store(builder, timestamp_ms, key_field, value_field,
+                                                           RECORD_NO_HEADERS);
+    if (index < 0) {
+        Py_DECREF(future);
+        return NULL;
+    }
+    future->batch = Py_NewRef(builder->owner);
+    future->index = index;
+    return (PyObject *)future;
 }
 
 /* What extend() was given, checked. */

@@ -36,8 +36,8 @@ static int column_open(PyObject *object, const char *name, Py_ssize_t item_bytes
     const Py_buffer *buffer = &out->buffer;
     if (buffer->ndim != 1 || buffer->itemsize != item_bytes || !is_native_int(buffer->format)) {
         PyErr_Format(PyExc_TypeError,
-                     "%s must be a one-dimensional buffer of int%zd, not of format %s with %d dimensions",
-                     name, item_bytes * 8, buffer->format != NULL ? buffer->format : "B", buffer->ndim);
+                     "%s must be a one-dimensional buffer of int%zd, not of format %s with %d dimensions", name,
+                     item_bytes * 8, buffer->format != NULL ? buffer->format : "B", buffer->ndim);
         PyBuffer_Release(&out->buffer);
         return -1;
     }
@@ -57,8 +57,7 @@ static bool is_count(const column *c, Py_ssize_t count, const char *name, const 
 }
 
 /* The bytes of entry `i`, or None where it is null. */
-static inline PyObject *field_bytes(const Py_buffer *data, int64_t at, int32_t length, const char *what,
-                                    Py_ssize_t i) {
+static inline PyObject *field_bytes(const Py_buffer *data, int64_t at, int32_t length, const char *what, Py_ssize_t i) {
     if (length == -1) return Py_NewRef(Py_None);
     if (length < 0 || at < 0 || length > data->len - at)
         return PyErr_Format(PyExc_ValueError, "%s %zd: %d bytes at %lld lie outside data of %zd bytes", what, i,
@@ -132,8 +131,8 @@ static const struct {
     const char *name;
     Py_ssize_t item_bytes;
 } record_column_kinds[COLUMN_COUNT] = {
-    [OFFSETS] = {"offsets", 8},         [TIMESTAMPS] = {"timestamps", 8}, [KEY_AT] = {"key_at", 8},
-    [KEY_BYTES] = {"key_bytes", 4},     [VALUE_AT] = {"value_at", 8},     [VALUE_BYTES] = {"value_bytes", 4},
+    [OFFSETS] = {"offsets", 8},       [TIMESTAMPS] = {"timestamps", 8}, [KEY_AT] = {"key_at", 8},
+    [KEY_BYTES] = {"key_bytes", 4},   [VALUE_AT] = {"value_at", 8},     [VALUE_BYTES] = {"value_bytes", 4},
     [HEADERS_AT] = {"headers_at", 8},
 };
 
@@ -201,18 +200,17 @@ static bool is_records_input_valid(const records_input *in) {
 }
 
 PyObject *records(PyObject *module, PyObject *args, PyObject *keywords) {
-    static char *names[] = {"topic",    "partition",   "timestamp_type", "data",
-                            "offsets",  "timestamps",  "key_at",         "key_bytes",
-                            "value_at", "value_bytes", "headers_at",     "key_deserializer",
-                            "value_deserializer",      "record_type",    NULL};
+    static char *names[] = {"topic",      "partition",        "timestamp_type",     "data",        "offsets",
+                            "timestamps", "key_at",           "key_bytes",          "value_at",    "value_bytes",
+                            "headers_at", "key_deserializer", "value_deserializer", "record_type", NULL};
     records_input in = {.state = PyModule_GetState(module), .key_deserializer = Py_None, .value_deserializer = Py_None};
     in.type = in.state->record_type;
     PyObject *data, *objects[COLUMN_COUNT];
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "UiiOOOOOOOO|$OOO!:records", names, &in.topic, &in.partition,
                                      &in.timestamp_type, &data, &objects[OFFSETS], &objects[TIMESTAMPS],
                                      &objects[KEY_AT], &objects[KEY_BYTES], &objects[VALUE_AT], &objects[VALUE_BYTES],
-                                     &objects[HEADERS_AT], &in.key_deserializer, &in.value_deserializer,
-                                     &PyType_Type, &in.type) ||
+                                     &objects[HEADERS_AT], &in.key_deserializer, &in.value_deserializer, &PyType_Type,
+                                     &in.type) ||
         !is_records_input_valid(&in))
         return NULL;
     if (PyObject_GetBuffer(data, &in.data, PyBUF_SIMPLE) < 0) return NULL;

@@ -10,7 +10,7 @@ future_object *future_make(PyTypeObject *type, PyObject *batch, Py_ssize_t index
     bool is_plain = !PyType_IS_GC(type) && type->tp_basicsize == sizeof(future_object);
     future_object *future = is_plain ? PyObject_New(future_object, type) : (future_object *)type->tp_alloc(type, 0);
     if (future == NULL) return NULL;
-    future->batch = Py_NewRef(batch);
+    future->batch = Py_XNewRef(batch);
     future->index = index;
     future->timestamp = timestamp;
     return future;
@@ -63,12 +63,8 @@ PyDoc_STRVAR(future_doc, "FutureBase(batch, index, timestamp=-1, /)\n--\n\n"
                          "Which record of which batch: the base of Future.  Give subclasses __slots__ = ().");
 
 static PyType_Slot future_slots[] = {
-    {Py_tp_new, (void *)future_new},
-    {Py_tp_dealloc, (void *)future_dealloc},
-    {Py_tp_methods, future_methods},
-    {Py_tp_members, future_members},
-    {Py_tp_doc, (void *)future_doc},
-    {0, NULL},
+    {Py_tp_new, (void *)future_new}, {Py_tp_dealloc, (void *)future_dealloc}, {Py_tp_methods, future_methods},
+    {Py_tp_members, future_members}, {Py_tp_doc, (void *)future_doc},         {0, NULL},
 };
 
 PyType_Spec future_type_spec = {

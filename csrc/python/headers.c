@@ -132,8 +132,8 @@ static PyObject *header_decode(const uint8_t **position, const uint8_t *end) {
     PyObject *header = PyTuple_New(2);
     if (header == NULL) return NULL;
     PyTuple_SET_ITEM(header, 0, PyUnicode_DecodeUTF8((const char *)key, key_bytes, "surrogateescape"));
-    PyTuple_SET_ITEM(header, 1, value_bytes < 0 ? Py_NewRef(Py_None)
-                                                : PyBytes_FromStringAndSize((const char *)value, value_bytes));
+    PyTuple_SET_ITEM(
+        header, 1, value_bytes < 0 ? Py_NewRef(Py_None) : PyBytes_FromStringAndSize((const char *)value, value_bytes));
     if (PyTuple_GET_ITEM(header, 0) == NULL || PyTuple_GET_ITEM(header, 1) == NULL) Py_CLEAR(header);
     return header;
 }

@@ -26,19 +26,19 @@ PyDoc_STRVAR(records_doc,
              "null; what it raises propagates.  record_type may be a subclass of Record: its __new__ and __init__\n"
              "are not called.  ValueError names the column and index that reaches outside data.");
 
-PyDoc_STRVAR(check_values_doc,
-             "check_values($module, values, what, /)\n--\n\n"
-             "Raise TypeError unless every item of the list or tuple is contiguous bytes-like or None.\n\n"
-             "what (\"value\", \"key\") names the items in the message: values[3], value_serializer.  Returns the largest\n"
-             "item's size in bytes.");
+PyDoc_STRVAR(
+    check_values_doc,
+    "check_values($module, values, what, /)\n--\n\n"
+    "Raise TypeError unless every item of the list or tuple is contiguous bytes-like or None.\n\n"
+    "what (\"value\", \"key\") names the items in the message: values[3], value_serializer.  Returns the largest\n"
+    "item's size in bytes.");
 
 PyDoc_STRVAR(encode_headers_doc,
              "encode_headers($module, headers, /)\n--\n\n"
              "The header section of a record: None or a sequence of (str, bytes-like or None) pairs, encoded.");
 
-PyDoc_STRVAR(murmur2_doc,
-             "murmur2($module, key, /)\n--\n\n"
-             "Kafka's 32-bit hash of a bytes-like key, as a signed number.");
+PyDoc_STRVAR(murmur2_doc, "murmur2($module, key, /)\n--\n\n"
+                          "Kafka's 32-bit hash of a bytes-like key, as a signed number.");
 
 PyDoc_STRVAR(murmur2_partitions_doc,
              "murmur2_partitions($module, keys, partitions, /)\n--\n\n"

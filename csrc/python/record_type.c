@@ -20,8 +20,8 @@ record_object *record_alloc(module_state *state, PyTypeObject *type) {
 }
 
 static PyObject *record_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
-    static char *names[] = {"topic",     "value",  "key",       "headers",
-                            "partition", "offset", "timestamp", "timestamp_type", NULL};
+    static char *names[] = {"topic",     "value",          "key", "headers", "partition", "offset",
+                            "timestamp", "timestamp_type", NULL};
     PyObject *topic = NULL, *value = Py_None, *key = Py_None, *headers = NULL;
     int partition = 0, timestamp_type = 0;
     long long offset = 0, timestamp = -1;
@@ -63,9 +63,8 @@ static void record_dealloc(PyObject *self) {
 
 /* The constructor's arguments: everything that a Record is. */
 static PyObject *record_fields(const record_object *record) {
-    return Py_BuildValue("OOOOiLLi", record->topic, record->value, record->key, record->headers,
-                         (int)record->partition, (long long)record->offset, (long long)record->timestamp,
-                         (int)record->timestamp_type);
+    return Py_BuildValue("OOOOiLLi", record->topic, record->value, record->key, record->headers, (int)record->partition,
+                         (long long)record->offset, (long long)record->timestamp, (int)record->timestamp_type);
 }
 
 static PyObject *record_richcompare(PyObject *self, PyObject *other, int op) {

@@ -1,9 +1,9 @@
 /* TopicSender: the quick way of Producer.send, from a record's fields to a future in one call.
  *
- * It chooses the partition and appends to that partition's builder where nothing stands in the way.  Everything else (no
- * batch begun yet, a full batch, headers, a field that is not plain bytes, a partition that does not exist) is answered
- * with None, and the producer takes the slow way, under its lock.  No code of others runs in here, so the GIL makes each
- * call one step: a batch that another thread finishes has this record and its future, or neither. */
+ * It chooses the partition and appends to that partition's builder where nothing stands in the way.  Everything else
+ * (no batch begun yet, a full batch, headers, a field that is not plain bytes, a partition that does not exist) is
+ * answered with None, and the producer takes the slow way, under its lock.  No code of others runs in here, so the GIL
+ * makes each call one step: a batch that another thread finishes has this record and its future, or neither. */
 #include <stddef.h>
 
 #include "../murmur2.h"

@@ -14,32 +14,32 @@
 
 static uint64_t check_seed, check_state;
 
-#define CHECK_FAIL(...)                                                                                    \
-    do {                                                                                                   \
-        fprintf(stderr, "%s:%d: seed %" PRIu64 ": ", __FILE__, __LINE__, check_seed);                      \
-        fprintf(stderr, __VA_ARGS__);                                                                      \
-        fputc('\n', stderr);                                                                               \
-        abort();                                                                                           \
+#define CHECK_FAIL(...)                                                               \
+    do {                                                                              \
+        fprintf(stderr, "%s:%d: seed %" PRIu64 ": ", __FILE__, __LINE__, check_seed); \
+        fprintf(stderr, __VA_ARGS__);                                                 \
+        fputc('\n', stderr);                                                          \
+        abort();                                                                      \
     } while (0)
 
-#define CHECK(condition)                                                                                   \
-    do {                                                                                                   \
-        if (!(condition)) CHECK_FAIL("CHECK(%s)", #condition);                                             \
+#define CHECK(condition)                                       \
+    do {                                                       \
+        if (!(condition)) CHECK_FAIL("CHECK(%s)", #condition); \
     } while (0)
 
 /* Both sides as signed 64-bit numbers, printed when they differ. */
-#define CHECK_EQUAL(actual, expected)                                                                      \
-    do {                                                                                                   \
-        int64_t check_actual = (int64_t)(actual), check_expected = (int64_t)(expected);                    \
-        if (check_actual != check_expected)                                                                \
+#define CHECK_EQUAL(actual, expected)                                                                                \
+    do {                                                                                                             \
+        int64_t check_actual = (int64_t)(actual), check_expected = (int64_t)(expected);                              \
+        if (check_actual != check_expected)                                                                          \
             CHECK_FAIL("%s is %" PRId64 ", not %s (%" PRId64 ")", #actual, check_actual, #expected, check_expected); \
     } while (0)
 
-#define RUN(test)                                                                                          \
-    do {                                                                                                   \
-        printf("  %s\n", #test);                                                                           \
-        fflush(stdout);                                                                                    \
-        test();                                                                                            \
+#define RUN(test)                \
+    do {                         \
+        printf("  %s\n", #test); \
+        fflush(stdout);          \
+        test();                  \
     } while (0)
 
 static inline void check_begin(const char *program) {

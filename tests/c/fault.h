@@ -76,8 +76,8 @@ WRAP(CALL_OTHER, void *, mmap, (void *at, size_t bytes, int access, int flags, i
 WRAP(CALL_MEMORY, void *, malloc, (size_t bytes), (bytes), NULL)
 WRAP(CALL_MEMORY, void *, calloc, (size_t count, size_t bytes), (count, bytes), NULL)
 WRAP(CALL_MEMORY, void *, realloc, (void *old, size_t bytes), (old, bytes), NULL)
-WRAP(CALL_WRITE, ssize_t, pwrite, (int fd, const void *data, size_t bytes, off_t position),
-     (fd, data, bytes, position), halved() && bytes > 1 ? __real_pwrite(fd, data, bytes / 2, position) : -1)
+WRAP(CALL_WRITE, ssize_t, pwrite, (int fd, const void *data, size_t bytes, off_t position), (fd, data, bytes, position),
+     halved() && bytes > 1 ? __real_pwrite(fd, data, bytes / 2, position) : -1)
 WRAP(CALL_READ, ssize_t, pread, (int fd, void *data, size_t bytes, off_t position), (fd, data, bytes, position),
      halved() && bytes > 1 ? __real_pread(fd, data, bytes / 2, position) : -1)
 WRAP(CALL_OTHER, int, fdatasync, (int fd), (fd), (fault.fsync_failed = true, -1))

@@ -21,12 +21,12 @@ static char scratch_root[200], scratch[220];
 
 #define CHECK_OK(call) CHECK_STATUS(call, PLOG_OK)
 
-#define CHECK_STATUS(call, expected)                                                                                \
-    do {                                                                                                            \
-        plog_status check_status = (call);                                                                          \
-        if (check_status != (expected))                                                                             \
+#define CHECK_STATUS(call, expected)                                                                                 \
+    do {                                                                                                             \
+        plog_status check_status = (call);                                                                           \
+        if (check_status != (expected))                                                                              \
             CHECK_FAIL("%s: status %d, not %s; %s at %" PRId64 ", offset %" PRId64 ": %s", #call, (int)check_status, \
-                       #expected, error.file, error.position, error.offset, error.message);                         \
+                       #expected, error.file, error.position, error.offset, error.message);                          \
     } while (0)
 
 /* ---- files ---- */
@@ -189,8 +189,8 @@ static inline uint8_t *log_batch(batch_kind kind, int64_t *bytes_out) {
                          RECORD_NO_HEADERS);
     }
     free(value);
-    if ((kind.attributes & BATCH_CODEC_MASK) != 0) check_random_fill(batch + BATCH_HEADER_BYTES,
-                                                                     (size_t)(p - batch - BATCH_HEADER_BYTES));
+    if ((kind.attributes & BATCH_CODEC_MASK) != 0)
+        check_random_fill(batch + BATCH_HEADER_BYTES, (size_t)(p - batch - BATCH_HEADER_BYTES));
     *bytes_out = p - batch;
     store_be32(batch + BATCH_LENGTH_AT, (uint32_t)(*bytes_out - BATCH_LENGTH_OVERHEAD));
     batch[BATCH_MAGIC_AT] = BATCH_MAGIC;

@@ -148,11 +148,11 @@ static void hostile_header_fields_are_refused(void) {
     made_batch *batch = made_random_batch(10, 20);
     const batch_header good = header_of(batch->bytes);
     CHECK(batch_header_check(&good, batch->batch_bytes) == NULL);
-#define REFUSED(field, value)                                          \
-    do {                                                               \
-        batch_header bad = good;                                       \
-        bad.field = (value);                                           \
-        CHECK(batch_header_check(&bad, batch->batch_bytes) != NULL);   \
+#define REFUSED(field, value)                                        \
+    do {                                                             \
+        batch_header bad = good;                                     \
+        bad.field = (value);                                         \
+        CHECK(batch_header_check(&bad, batch->batch_bytes) != NULL); \
     } while (0)
     REFUSED(magic, 0);
     REFUSED(magic, 1);

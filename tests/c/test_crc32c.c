@@ -65,8 +65,8 @@ static void sums_are_those_of_rfc_3720(void) {
     for (int i = 0; i < 32; i++) data[i] = (uint8_t)(31 - i);
     check_all(0, data, sizeof data, 0x113fdb5c);
     static const uint8_t scsi_read_10[48] = {
-        0x01, 0xc0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x14, 0, 0, 0, 0, 0, 4, 0,
-        0,    0,    0, 0x14, 0, 0, 0, 0x18, 0x28, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0,
+        0x01, 0xc0, 0, 0,    0, 0, 0, 0,    0,    0, 0, 0, 0, 0, 0, 0, 0x14, 0, 0, 0, 0, 0, 4, 0,
+        0,    0,    0, 0x14, 0, 0, 0, 0x18, 0x28, 0, 0, 0, 0, 0, 0, 0, 2,    0, 0, 0, 0, 0, 0, 0,
     };
     check_all(0, scsi_read_10, sizeof scsi_read_10, 0xd9963a56);
     check_all(0, (const uint8_t *)"123456789", 9, 0xe3069283);

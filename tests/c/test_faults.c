@@ -166,18 +166,22 @@ static void play_flush(play *on) {
 static void play_truncate(play *on) {
     int64_t target = on->kept.batches[on->kept.count - 12].base_offset, end = on->kept.end_offset;
     plog_status status = plog_log_truncate(on->log, target, &error);
-    if (status == PLOG_POISONED) poisoned(on);
-    else if (status != PLOG_OK && log_state(on->log).log_end_offset == end) failed(on, status);
+    if (status == PLOG_POISONED)
+        poisoned(on);
+    else if (status != PLOG_OK && log_state(on->log).log_end_offset == end)
+        failed(on, status);
     else if (status != PLOG_OK) {
         on->cut_to = target;
         failed(on, status);
         leave(on);
         enter(on);
-    } else model_cut(&on->kept, on->kept.count - 12);
+    } else
+        model_cut(&on->kept, on->kept.count - 12);
 }
 
 static void play_step(play *on, int step) {
-    if (step == 70 || step == 71) play_truncate(on);
+    if (step == 70 || step == 71)
+        play_truncate(on);
     else if (step == 100) {
         plog_status status = plog_log_close(on->log, &error);
         on->log = NULL;
@@ -191,11 +195,16 @@ static void play_step(play *on, int step) {
     } else if (step == 30) {
         int64_t start = on->kept.batches[on->kept.count / 2].base_offset;
         plog_status status = plog_log_delete_before(on->log, start, &error);
-        if (status == PLOG_POISONED) poisoned(on);
-        else if (status != PLOG_OK) failed(on, status);
-    } else if (step % 10 == 8) play_flush(on);
-    else if (step % 5 == 4) play_read(on, step);
-    else play_append(on, step);
+        if (status == PLOG_POISONED)
+            poisoned(on);
+        else if (status != PLOG_OK)
+            failed(on, status);
+    } else if (step % 10 == 8)
+        play_flush(on);
+    else if (step % 5 == 4)
+        play_read(on, step);
+    else
+        play_append(on, step);
 }
 
 static int open_files(void) {
@@ -286,7 +295,7 @@ static void acknowledged_records_survive_a_fault_at_every_call(void) {
     image *start = died(&kept);
     for (int mode = 0; mode < FAULT_MODES; mode++) {
         int64_t calls = play_script(start, &kept, (fault_mode)mode, INT64_MAX);
-        int64_t stride = mode == EIO_ONCE ? 2 : mode == EIO_FOR_NOW || mode == EINTR_ONCE ? 7 : 1;
+        int64_t stride = mode == EIO_ONCE ? 4 : mode == EIO_FOR_NOW || mode == EINTR_ONCE ? 13 : 2;
         if (getenv("PLOG_TEST_FULL") != NULL) stride = 1;
         CHECK(calls > 50);
         printf("    mode %d: %" PRId64 " calls\n", mode, calls);

@@ -139,7 +139,7 @@ static void rolls_when_an_index_is_full(void) {
         scratch_wipe();
         model kept = {0};
         plog_open params = log_params();
-        params.options.index_interval_bytes = 0; /* an entry for every batch but the first */
+        params.options.index_interval_bytes = 0;  /* an entry for every batch but the first */
         params.options.segment_index_bytes = 100; /* 12 offset entries; 8 time entries, of which one is kept free */
         plog_log *log = log_open(params, NULL);
         for (int i = 0; i < 60; i++) {

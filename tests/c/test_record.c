@@ -190,9 +190,17 @@ static void offset_deltas_that_do_not_rise_or_pass_the_last_are_refused(void) {
         int32_t deltas[2], last;
         bool valid;
     } cases[] = {
-        {{0, 1}, 1, true},  {{0, 5}, 9, true},   {{3, 4}, 4, true},          {{0, 0}, 1, false},
-        {{1, 0}, 1, false}, {{-1, 0}, 1, false}, {{0, 2}, 1, false},         {{0, INT32_MAX}, 5, false},
-        {{0, -1}, 1, false}, {{0, INT32_MIN}, 1, false}, {{0, INT32_MAX}, INT32_MAX, true},
+        {{0, 1}, 1, true},
+        {{0, 5}, 9, true},
+        {{3, 4}, 4, true},
+        {{0, 0}, 1, false},
+        {{1, 0}, 1, false},
+        {{-1, 0}, 1, false},
+        {{0, 2}, 1, false},
+        {{0, INT32_MAX}, 5, false},
+        {{0, -1}, 1, false},
+        {{0, INT32_MIN}, 1, false},
+        {{0, INT32_MAX}, INT32_MAX, true},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         uint8_t bytes[160];
@@ -213,7 +221,7 @@ static void lengths_and_counts_out_of_range_are_refused(void) {
         CHECK(decode_raw(-1, -1, hostile[i], 10) != NULL);
     }
     CHECK(decode_raw(-1, -1, -1, 0) != NULL);
-    CHECK(decode_raw(-1, -1, 0, 1) != NULL); /* a byte behind the headers */
+    CHECK(decode_raw(-1, -1, 0, 1) != NULL);  /* a byte behind the headers */
     CHECK(decode_raw(-1, -1, 5, 10) == NULL); /* padding reads as five headers of nothing */
     CHECK(decode_raw(-1, -1, 5, 9) != NULL);
     CHECK(decode_raw(-1, -1, 5, 11) != NULL);

@@ -26,11 +26,11 @@ static step random_step(void) {
 
 static void append_step(plog_log *log, model *kept, step next) {
     int64_t bytes;
-    uint8_t *batch = next.marker >= 0 ? log_marker(next.producer_id, (uint8_t)next.marker, NOON, &bytes)
-                                      : log_batch((batch_kind){1 + (int32_t)check_random_below(3), 20, NOON,
-                                                               next.producer_id > 0 ? BATCH_TRANSACTIONAL : 0,
-                                                               next.producer_id},
-                                                  &bytes);
+    uint8_t *batch = next.marker >= 0
+                         ? log_marker(next.producer_id, (uint8_t)next.marker, NOON, &bytes)
+                         : log_batch((batch_kind){1 + (int32_t)check_random_below(3), 20, NOON,
+                                                  next.producer_id > 0 ? BATCH_TRANSACTIONAL : 0, next.producer_id},
+                                     &bytes);
     model_append_bytes(kept, log, batch, bytes);
 }
 

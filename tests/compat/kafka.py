@@ -218,6 +218,12 @@ class Broker:
             else:
                 self.kill()
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def said(self) -> str:
         """What it has logged since its last start."""
         with self._output.open("rb") as output:

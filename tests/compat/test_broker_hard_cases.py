@@ -250,3 +250,20 @@ def test_a_broker_takes_pylogs_whole_partitions_with_their_indexes(broker: Broke
     assert "Skipping recovery of" in said
     assert " ERROR " not in said
     assert "corrupt" not in said.lower()
+
+
+def test_neither_opens_what_the_other_has_open(broker: Broker) -> None:
+    with broker:
+        broker.create({"t": (1, {})})
+        send(broker.producer(), "t", b"v")
+        with pytest.raises(pylog.LogLockedError) as refused:
+            pylog.open(broker.data)
+        assert refused.value.pid == broker.pid
+        with pylog.open(broker.data, read_only=True) as log:
+            assert values(seen_by_pylog(log, "t")) == [b"v"]
+        send(broker.producer(), "t", b"on")  # it has not noticed
+    with pylog.open(broker.data) as log:
+        with pytest.raises(RuntimeError, match="did not start"):
+            broker.start()
+        assert "lock" in broker.said().lower()
+        assert values(seen_by_pylog(log, "t")) == [b"v", b"on"]

@@ -7,8 +7,10 @@ python tests/crash/powercut.py --variant recovery --cuts 1000         the power 
 python tests/crash/powercut.py --variant calls --cuts 1000            the power goes at every call of scripts of changes
 
 Each cut: mount, a child opens the directory, checks it against what was acknowledged and goes on writing; the parent
-reads acknowledgements until the power goes (FS_IOC_SHUTDOWN on the mount), kills the child, unmounts.  With
---skip-sync 50 every fiftieth fsync is swallowed: the control, which must end in a loss.
+reads acknowledgements until the power goes (FS_IOC_SHUTDOWN on the mount), kills the child, unmounts.  Now and then a
+child is killed and followed by another before the power goes.
+
+With --skip-sync 50 every fiftieth fsync is swallowed: the control, which must end in a loss.
 
 Exit status: 0, all cuts survived; 1, something was lost; 2, it cannot be tried here; 3, anything else went wrong.
 """
@@ -19,7 +21,6 @@ import argparse
 import os
 import random
 import shutil
-import signal
 import sys
 import time
 import traceback
@@ -32,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # python -P would not find the m
 import powercut_disk
 from powercut_calls import cut_calls, cut_recovery
 from powercut_disk import Disk
+from powercut_fork import note_signals
 from powercut_model import LossError
 from powercut_rig import Options, Rig, RigError
 from powercut_shim import Shim, shim
@@ -54,7 +56,7 @@ def main() -> int:
     if preloaded is not None:
         preloaded.set(skip_every=options.skip_sync)
     powercut_disk.hide_mounts()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+    note_signals()
     try:
         with Disk(options.kind) as disk:
             return _run(Rig(options, disk, random.Random(options.seed)), preloaded)
@@ -75,7 +77,7 @@ def _run(rig: Rig, preloaded: Shim | None) -> int:
                 sys.stdout.flush()
     except LossError as error:
         status, word = 1, f"LOST: {error}"
-    except RigError as error:
+    except (RigError, OSError) as error:
         status, word = 3, f"FAILED: {error}"
     except KeyboardInterrupt:
         status, word = 3, "interrupted"
@@ -105,7 +107,7 @@ def _counts(rig: Rig, begun: float) -> str:
     acknowledged = rig.acknowledged + rig.model.acknowledged_count
     text = (
         f"{rig.options.kind} {rig.options.variant}: {rig.cuts} cuts ({rig.cuts_in_recovery} during recovery, "
-        f"{rig.calls_cut} at a call) in {seconds:.1f} s, {rig.cuts / seconds:.1f}/s, "
+        f"{rig.calls_cut} at a call, {rig.kills} kills besides) in {seconds:.1f} s, {rig.cuts / seconds:.1f}/s, "
         f"{acknowledged} records acknowledged, {rig.directories} directories"
     )
     if rig.options.variant == "window":

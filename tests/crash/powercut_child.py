@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from powercut_model import MESSAGE, TOPIC, Ident, Kind, Message, Model, value_of
 
@@ -145,7 +145,8 @@ class _Writer:
         self.new_producer()
 
     def new_producer(self) -> None:
-        codec = self.rng.choice((None, None, "lz4", "gzip"))
+        codecs: tuple[Literal["gzip", "lz4"] | None, ...] = (None, None, "lz4", "gzip")
+        codec = self.rng.choice(codecs)
         self.producer = self.board.log.producer(acks=self.board.plan.acks, compression_type=codec, linger_ms=1)
 
     def run(self) -> None:

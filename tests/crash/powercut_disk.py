@@ -1,7 +1,8 @@
 """A file system whose power can be cut: an image in memory, a loop device over it, a mount that only this process sees.
 
 The image is a memfd, the loop device clears itself when its last user is gone, and the mount lives in a mount namespace
-of its own: however this process ends, SIGKILL included, nothing is left behind but an empty directory.
+of its own: however this process ends, SIGKILL included, nothing is left behind but an empty directory, which the next
+run removes.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from pathlib import Path
 SHUTDOWN = 0x8004587D  # FS_IOC_SHUTDOWN
 JOURNAL_LOST = 2  # nothing that is not on the disk yet gets there
 JOURNAL_WRITTEN = 1  # the journal gets there, data that was not flushed does not: sizes and names without their bytes
+
+DIRECTORY = "pylog-powercut-"
 
 LOOP_CTL_GET_FREE = 0x4C82
 LOOP_CONFIGURE = 0x4C0A
@@ -77,7 +80,8 @@ class Disk:
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.image = os.memfd_create(f"pylog power cuts of {os.getpid()}", os.MFD_CLOEXEC)
-        self.path = Path(tempfile.mkdtemp(prefix="pylog-powercut-"))
+        _remove_leavings()
+        self.path = Path(tempfile.mkdtemp(prefix=f"{DIRECTORY}{os.getpid()}-"))
         self.mount_fd = -1
         try:
             self.make()
@@ -142,12 +146,12 @@ class Disk:
 
     def unmount(self) -> None:
         """Let go of the file system; nobody may have a file of it open.  Nothing if it is not mounted."""
-        if self.mount_fd < 0:
-            return
-        os.close(self.mount_fd)
-        self.mount_fd = -1
+        if self.mount_fd >= 0:
+            os.close(self.mount_fd)
+            self.mount_fd = -1
         for _ in range(500):
-            if libc.umount2(bytes(self.path), 0) == 0:
+            # EINVAL: it is not mounted.  An interruption may have come between the mount and mount_fd: always try.
+            if libc.umount2(bytes(self.path), 0) == 0 or ctypes.get_errno() == errno.EINVAL:
                 return
             if ctypes.get_errno() != errno.EBUSY:
                 break
@@ -168,6 +172,15 @@ class Disk:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _remove_leavings() -> None:
+    """Empty directories of runs that were killed.  One of a living run is where it has mounted: not to be touched."""
+    for path in Path(tempfile.gettempdir()).glob(f"{DIRECTORY}*-*"):
+        pid = path.name.removeprefix(DIRECTORY).split("-")[0]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def _copy(source: int, target: int) -> None:

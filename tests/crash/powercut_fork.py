@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,15 @@ from powercut_child import Teller
 from powercut_model import MESSAGE, LossError, Message
 
 LOSS_STATUS, ERROR_STATUS = 4, 5
+
+# Set by SIGINT and SIGTERM.  An exception at any moment could leave a child that nobody knows, and the mount with it.
+interruption = threading.Event()
+
+
+def note_signals() -> None:
+    """From here on, SIGINT and SIGTERM set `interruption`."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: interruption.set())
 
 
 @dataclass
@@ -29,8 +39,10 @@ class Child:
     last_words: str = ""
 
     def read(self, seconds: float) -> list[Message]:
-        """What it has told, waiting so long for the first of it."""
-        if self.ended or not select.select([self.told_fd], [], [], max(seconds, 0))[0]:
+        """What it has told, waiting so long for the first of it, or less.  An interruption is raised while waiting."""
+        if seconds > 0 and interruption.is_set():
+            raise KeyboardInterrupt
+        if self.ended or not select.select([self.told_fd], [], [], min(max(seconds, 0), 0.2))[0]:
             return []
         data = os.read(self.told_fd, 1 << 20)
         self.ended = not data
@@ -79,6 +91,7 @@ def fork(body: Callable[[Teller, int], None]) -> Child:
     status = ERROR_STATUS
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.close(told_read)
         os.close(answer_write)
         os.dup2(words, 2)

@@ -176,7 +176,8 @@ class Model:
                     record.age_s = seconds - record.seconds
 
     def _must_be_there(self, record: Acknowledged) -> bool:
-        return self.window_s is None or (record.age_s is not None and record.age_s > self.window_s)
+        # Without an age no power has gone since: only a process was killed, and that takes nothing.
+        return self.window_s is None or record.age_s is None or record.age_s > self.window_s
 
     def _settle(self) -> None:
         for place, found in self.found.items():
@@ -242,15 +243,15 @@ class Model:
         if expected != end:
             raise LossError(f"{where}: ends at {expected} when read, but the log says {end}")
         lost = [
-            (offset, record)
-            for offset, record in sorted(model.acknowledged.items())
-            if offset >= end and self._must_be_there(record)
+            (offset, behind)
+            for offset, behind in sorted(model.acknowledged.items())
+            if offset >= end and self._must_be_there(behind)
         ]
         if lost:
-            offset, record = lost[0]
+            offset, first = lost[0]
             raise LossError(
-                f"{where}: ends at {end}; {len(lost)} acknowledged records are lost, the first {record.ident} at "
-                f"{offset}, acknowledged {(record.age_s or 0) * 1000:.0f} ms before the cut"
+                f"{where}: ends at {end}; {len(lost)} acknowledged records are lost, the first {first.ident} at "
+                f"{offset}, acknowledged {(first.age_s or 0) * 1000:.0f} ms before the cut"
             )
 
 

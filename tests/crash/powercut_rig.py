@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import time
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from powercut_child import Plan, Teller, open_log, verify, work
 from powercut_disk import JOURNAL_LOST, JOURNAL_WRITTEN, Disk
 from powercut_fork import LOSS_STATUS, Child, fork
 from powercut_model import Kind, LossError, Model
+
+import pylog
 
 ANSWER_SECONDS_MAX = 60.0
 
@@ -46,6 +49,7 @@ class Rig:
     cuts: int = 0
     cuts_in_recovery: int = 0  # at some moment of it
     calls_cut: int = 0
+    kills: int = 0
     acknowledged: int = 0
     directories: int = 0
     oldest_lost_s: float = 0.0
@@ -64,7 +68,8 @@ class Rig:
         self.changing = self.changing and self.options.variant != "window"
         self.model = Model(2000 if self.changing else 100_000, window_s if self.options.variant == "window" else None)
         self.directories += 1
-        self.topics_min = self.rng.randint(1, 3)
+        # The more partitions, the longer one goes without the next flush: a swallowed one is seen sooner.
+        self.topics_min = self.rng.randint(1, 3) if self.options.skip_sync == 0 else 6
         self.path = self.disk.path / "deep" / "data" if self.rng.random() < 0.5 else self.disk.path / "data"
         self.disk.make()
 
@@ -103,18 +108,32 @@ class Rig:
     # -- a cut at some moment
 
     def cut_once(self) -> None:
-        """One child, one cut."""
-        plan, model = self.plan(), self.model
+        """One child, one cut; now and then a child before it that is killed while the power is on.
+
+        What that one had not flushed is in the system's memory only: it is for recovery to put it on the disk.
+        """
         self.disk.mount()
         self._keep()
+        if self.rng.random() < 0.2:
+            self._live(cut=False)
+            self.kills += 1
+        verified = self._live(cut=True)
+        self.cuts += 1
+        self.cuts_in_recovery += not verified
+        self.disk.unmount()
+
+    def _live(self, *, cut: bool) -> bool:
+        """A child works for a random time, then the power goes and it is killed, or it is only killed.
+
+        Returns whether it had verified what it found.
+        """
+        plan, model, verified = self.plan(), self.model, False
         child = fork(lambda teller, answer: live(plan, model, teller, answer))
         try:
             early = self.rng.random() < 0.15
             longest = 2.2 * (self.options.flush_ms + self.options.slack_ms) / 1000
             usual = self.rng.uniform(0, longest) if plan.pausing else min(self.rng.expovariate(1 / 0.012), 0.2)
-            begun = time.monotonic()
-            until = begun + (self.rng.uniform(0, 0.012) if early else ANSWER_SECONDS_MAX)
-            verified = False
+            until = time.monotonic() + (self.rng.uniform(0, 0.012) if early else ANSWER_SECONDS_MAX)
             while (left := until - time.monotonic()) > 0 and not child.ended:
                 if model.note(child.read(left), before_cut=True):
                     verified = True
@@ -124,18 +143,17 @@ class Rig:
                 raise RigError(f"no answer after {ANSWER_SECONDS_MAX:.0f} s: the child hangs")
             verified |= model.note(child.drain(), before_cut=True)
             on_its_own = child.ended
-            model.note_cut(time.monotonic())
-            self.disk.cut(self.how())
+            if cut:
+                model.note_cut(time.monotonic())
+                self.disk.cut(self.how())
         finally:
             status = child.reap()
             with contextlib.suppress(OSError):
-                model.note(child.drain(), before_cut=False)
+                verified |= model.note(child.drain(), before_cut=not cut)
             child.close()
         if on_its_own:
             self.raise_end(child, status)
-        self.cuts += 1
-        self.cuts_in_recovery += not verified
-        self.disk.unmount()
+        return verified
 
     def raise_end(self, child: Child, status: int) -> None:
         """The child ended while the power was on."""
@@ -186,7 +204,10 @@ class Rig:
 
 def live(plan: Plan, model: Model, teller: Teller, answer: int) -> None:
     """A child's life."""
-    log = open_log(plan)
-    verify(log, model, teller.tell)
+    try:
+        log = open_log(plan)
+        verify(log, model, teller.tell)
+    except pylog.PylogError as error:
+        raise LossError("what the cut has left cannot be read:\n" + traceback.format_exc()) from error
     if os.read(answer, 1):
         work(plan, log, model, teller.tell)

@@ -36,7 +36,7 @@ static control *shared;
 __attribute__((constructor)) static void attach(void) {
     const char *fd = getenv("PYLOG_SHIM_FD");
     if (fd == NULL) return;
-    void *block = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED, atoi(fd), 0);
+    void *block = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED, (int)strtol(fd, NULL, 10), 0);
     if (block == MAP_FAILED) abort();
     shared = block;
 }
@@ -87,18 +87,18 @@ ssize_t write(int fd, const void *data, size_t bytes) {
     return CALL(ssize_t(*)(int, const void *, size_t), "write", fd, data, bytes);
 }
 
-#define PWRITE(name)                                                                                                   \
-    ssize_t name(int fd, const void *data, size_t bytes, off_t at) {                                                   \
-        step();                                                                                                        \
-        return CALL(ssize_t(*)(int, const void *, size_t, off_t), #name, fd, data, bytes, at);                         \
+#define PWRITE(name)                                                                           \
+    ssize_t name(int fd, const void *data, size_t bytes, off_t at) {                           \
+        step();                                                                                \
+        return CALL(ssize_t(*)(int, const void *, size_t, off_t), #name, fd, data, bytes, at); \
     }
 PWRITE(pwrite)
 PWRITE(pwrite64)
 
-#define FTRUNCATE(name)                                                                                                \
-    int name(int fd, off_t bytes) {                                                                                    \
-        step();                                                                                                        \
-        return CALL(int (*)(int, off_t), #name, fd, bytes);                                                            \
+#define FTRUNCATE(name)                                     \
+    int name(int fd, off_t bytes) {                         \
+        step();                                             \
+        return CALL(int (*)(int, off_t), #name, fd, bytes); \
     }
 FTRUNCATE(ftruncate)
 FTRUNCATE(ftruncate64)
@@ -107,26 +107,26 @@ static unsigned mode_of(int flags, va_list list) {
     return flags & (O_CREAT | __O_TMPFILE) ? va_arg(list, unsigned) : 0;
 }
 
-#define OPEN(name)                                                                                                     \
-    int name(const char *path, int flags, ...) {                                                                       \
-        va_list list;                                                                                                  \
-        va_start(list, flags);                                                                                         \
-        unsigned mode = mode_of(flags, list);                                                                          \
-        va_end(list);                                                                                                  \
-        if (flags & (O_CREAT | O_TRUNC)) step();                                                                       \
-        return CALL(int (*)(const char *, int, ...), #name, path, flags, mode);                                        \
+#define OPEN(name)                                                              \
+    int name(const char *path, int flags, ...) {                                \
+        va_list list;                                                           \
+        va_start(list, flags);                                                  \
+        unsigned mode = mode_of(flags, list);                                   \
+        va_end(list);                                                           \
+        if (flags & (O_CREAT | O_TRUNC)) step();                                \
+        return CALL(int (*)(const char *, int, ...), #name, path, flags, mode); \
     }
 OPEN(open)
 OPEN(open64)
 
-#define OPENAT(name)                                                                                                   \
-    int name(int directory, const char *path, int flags, ...) {                                                        \
-        va_list list;                                                                                                  \
-        va_start(list, flags);                                                                                         \
-        unsigned mode = mode_of(flags, list);                                                                          \
-        va_end(list);                                                                                                  \
-        if (flags & (O_CREAT | O_TRUNC)) step();                                                                       \
-        return CALL(int (*)(int, const char *, int, ...), #name, directory, path, flags, mode);                        \
+#define OPENAT(name)                                                                            \
+    int name(int directory, const char *path, int flags, ...) {                                 \
+        va_list list;                                                                           \
+        va_start(list, flags);                                                                  \
+        unsigned mode = mode_of(flags, list);                                                   \
+        va_end(list);                                                                           \
+        if (flags & (O_CREAT | O_TRUNC)) step();                                                \
+        return CALL(int (*)(int, const char *, int, ...), #name, directory, path, flags, mode); \
     }
 OPENAT(openat)
 OPENAT(openat64)

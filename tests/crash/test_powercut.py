@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,7 @@ def run(*arguments: str, seconds_max: float = 120) -> subprocess.CompletedProces
 
 @pytest.mark.parametrize(
     ("fs", "variant", "cuts"),
-    [("ext4", "all", 60), ("ext4", "change", 30), ("ext4", "recovery", 40), ("ext4", "calls", 40), ("xfs", "all", 20)],
+    [("ext4", "all", 60), ("ext4", "change", 30), ("ext4", "recovery", 30), ("ext4", "calls", 30), ("xfs", "all", 20)],
 )
 def test_no_power_cut_takes_a_record_that_was_acknowledged_with_acks_all(fs: str, variant: str, cuts: int) -> None:
     done = run("--fs", fs, "--variant", variant, "--cuts", str(cuts))
@@ -38,18 +39,18 @@ def test_no_power_cut_takes_a_record_that_was_acknowledged_with_acks_all(fs: str
 
 
 def test_a_power_cut_takes_no_record_that_is_older_than_flush_ms() -> None:
-    done = run("--variant", "window", "--cuts", "16", "--flush-ms", "20")
+    done = run("--variant", "window", "--cuts", "12", "--flush-ms", "20")
     assert done.returncode == 0
 
 
 @pytest.mark.parametrize(
     ("variant", "skip_sync"),
-    [("all", 50), ("change", 50), ("calls", 50), ("window", 1)],
+    [("all", 50), ("change", 50), ("window", 1)],
 )
 def test_the_rig_sees_the_loss_when_fsyncs_are_swallowed(variant: str, skip_sync: int) -> None:
     done = run("--variant", variant, "--cuts", "400", "--skip-sync", str(skip_sync))
     assert done.returncode == LOST
-    assert "LOST: " in done.stdout.splitlines()[-1]
+    assert "LOST: " in done.stdout
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
@@ -61,6 +62,8 @@ def test_a_rig_that_is_stopped_leaves_no_mount_and_no_loop_device(how: signal.Si
         rig.communicate(timeout=60)
     wait_until(lambda: not loops_of(rig.pid), "the loop device to go")
     assert not mounts_of(os.getpid())
+    if how == signal.SIGINT:
+        assert not list(Path(tempfile.gettempdir()).glob(f"pylog-powercut-{rig.pid}-*"))
 
 
 def mounts_of(pid: int) -> list[str]:

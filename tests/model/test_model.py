@@ -130,9 +130,7 @@ class LogMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.models)
     @rule(where=fractions, key=keys, value=fields, headers=headers, timestamp=st.none() | times, asks=st.booleans())
-    def send(
-        self, where: float, key: Any, value: Any, headers: Any, timestamp: int | None, asks: bool
-    ) -> None:
+    def send(self, where: float, key: Any, value: Any, headers: Any, timestamp: int | None, asks: bool) -> None:
         tp, by_key = self.choose(where), key is not None
         if by_key:
             tp = TopicPartition(tp.topic, (murmur2(key) & 0x7FFFFFFF) % self.partitions(tp.topic))
@@ -257,10 +255,12 @@ class LogMachine(RuleBasedStateMachine):
             assert [seen(record) for record in rest] == model.records[at:there]
 
     @precondition(lambda self: self.models)
-    @rule(where=fractions, timestamp=times | st.just(0) | st.just(2**62))
-    def look_for_a_time(self, where: float, timestamp: int) -> None:
+    @rule(where=fractions, timestamp=times | st.just(0) | st.just(2**62), like=st.none() | fractions)
+    def look_for_a_time(self, where: float, timestamp: int, like: float | None) -> None:
         tp = self.choose(where)
         model, there = self.models[tp], len(self.check(self.choose(where)))
+        if like is not None and there:
+            timestamp = model.records[int(like * (there - 1))].timestamp
         expected = next(
             (
                 (offset, model.records[offset].timestamp, -1)

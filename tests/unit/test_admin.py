@@ -1,7 +1,6 @@
 """Topics and their records: making, changing, describing, deleting."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -233,4 +232,4 @@ def test_the_settings_are_in_one_plain_file(log: pylog.Log, tmp_path: Path) -> N
     assert content["topics"]["orders"]["partitions"] == 2
     assert content["topics"]["orders"]["config"] == {"segment_bytes": 5000}
     assert not list((tmp_path / "data").glob("*.tmp"))
-    assert os.stat(tmp_path / "data" / "pylog.topics").st_mode & 0o022 == 0
+    assert (tmp_path / "data" / "pylog.topics").stat().st_mode & 0o022 == 0

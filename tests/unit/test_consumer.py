@@ -163,7 +163,7 @@ def test_an_offset_out_of_range_is_handled_as_auto_offset_reset_says(two: pylog.
         consumer.assign([ZERO])
         consumer.seek(ZERO, 3)
         for call in (consumer.poll, consumer.poll_columns, lambda: next(consumer)):
-            with pytest.raises(pylog.OffsetOutOfRangeError, match="orders-0.*3"):
+            with pytest.raises(pylog.OffsetOutOfRangeError, match=r"orders-0.*3"):
                 call()
         consumer.seek(ZERO, 5)
         assert drain(consumer) == {ZERO: list(range(5, 10))}

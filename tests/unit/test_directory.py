@@ -93,21 +93,30 @@ def test_all_legal_names_live_side_by_side_and_are_found_again(tmp_path: Path) -
 # -- the lock
 
 
-def test_a_second_open_of_the_directory_is_refused_and_harms_nothing(log: pylog.Log) -> None:
+def test_a_second_open_of_the_directory_sees_and_appends_what_the_first_does(log: pylog.Log) -> None:
     log.producer().send("orders", b"1").get()
-    with pytest.raises(pylog.LogLockedError, match="in use"):
-        pylog.open(log.url)
-    log.producer().send("orders", b"2").get()
-    assert [record.value for record in log.read("orders")] == [b"1", b"2"]
+    with pylog.open(log.url) as other:
+        assert other.producer().send("orders", b"2").get().offset == 1
+        assert [record.value for record in log.read("orders")] == [b"1", b"2"]
+    log.producer().send("orders", b"3").get()
+    assert [record.value for record in log.read("orders")] == [b"1", b"2", b"3"]
 
 
-def test_another_process_is_refused_while_it_is_open_and_not_after(log: pylog.Log, run_script: Any) -> None:
-    source = f"import pylog\npylog.open({log.url!r}).close()"
-    refused = run_script(source)
-    assert refused.returncode == 1
-    assert "LogLockedError" in refused.stderr
+def test_only_the_last_to_close_leaves_the_clean_mark(log: pylog.Log) -> None:
+    mark = Path(log.url) / ".kafka_cleanshutdown"
+    other = pylog.open(log.url)
     log.close()
-    assert run_script(source).returncode == 0
+    assert not mark.exists()
+    other.close()
+    assert mark.exists()
+
+
+def test_another_process_joins_while_it_is_open(log: pylog.Log, run_script: Any) -> None:
+    log.producer().send("orders", b"1").get()
+    source = f"import pylog\nwith pylog.open({log.url!r}) as log: print(log.producer().send('orders', b'2').get().offset)"
+    joined = run_script(source)
+    assert (joined.returncode, joined.stdout.strip()) == (0, "1"), joined.stderr
+    assert [record.value for record in log.read("orders")] == [b"1", b"2"]
 
 
 def test_a_broker_s_lock_is_respected_and_its_process_named(locked_by_a_broker: int, tmp_path: Path) -> None:
@@ -121,7 +130,7 @@ def test_a_broker_cannot_lock_what_is_open(log: pylog.Log, tmp_path: Path) -> No
     with open(tmp_path / "data" / ".lock", "r+") as file:
         wanted = struct.pack("@hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
         found = struct.unpack("@hhqqi4x", fcntl.fcntl(file, fcntl.F_GETLK, wanted)[:32])
-    assert found[0] == fcntl.F_WRLCK  # what would keep a POSIX lock out
+    assert found[0] != fcntl.F_UNLCK  # what would keep a POSIX lock out
 
 
 def test_a_failed_open_leaves_the_directory_unlocked(tmp_path: Path) -> None:

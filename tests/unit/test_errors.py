@@ -7,9 +7,7 @@ import pytest
 
 import pylog
 
-ERRORS = [
-    value for value in vars(pylog).values() if isinstance(value, type) and issubclass(value, builtins.Exception)
-]
+ERRORS = [value for value in vars(pylog).values() if isinstance(value, type) and issubclass(value, builtins.Exception)]
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda e: e.__name__)

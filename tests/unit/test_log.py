@@ -114,7 +114,7 @@ def test_bounds_that_make_no_sense_are_refused_at_the_call(
 
 @pytest.mark.parametrize("method", ["read", "scan"])
 def test_reading_a_topic_that_is_not_there_is_an_error_and_makes_none(method: str, log: pylog.Log) -> None:
-    with pytest.raises(pylog.UnknownTopicOrPartitionError, match="no topic 'orders' in .*data"):
+    with pytest.raises(pylog.UnknownTopicOrPartitionError, match=r"no topic 'orders' in .*data"):
         getattr(log, method)("orders")
     assert log.admin.list_topics() == []
 

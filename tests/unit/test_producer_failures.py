@@ -162,7 +162,9 @@ def test_what_compression_makes_small_enough_is_taken_and_the_rest_fails_for_its
         producer = log.producer(compression_type="lz4")
         producer.send("orders", bytes(50_000)).get()
         refused = producer.send("orders", os.urandom(2000))
-        with pytest.raises(pylog.MessageSizeTooLargeError, match="orders-0: the batch takes .* max_message_bytes is 1000"):
+        with pytest.raises(
+            pylog.MessageSizeTooLargeError, match=r"orders-0: the batch takes .* max_message_bytes is 1000"
+        ):
             refused.get()
         producer.send("orders", b"after").get()
         assert values(log) == [bytes(50_000), b"after"]
@@ -239,9 +241,7 @@ def test_a_failure_at_interpreter_exit_is_said_aloud(run_script: Any) -> None:
         log.admin.delete_topics(["gone"])
         """
     )
-    assert done.stderr == (
-        "pylog: closing data at exit failed: UnknownTopicOrPartitionError: topic gone was deleted\n"
-    )
+    assert done.stderr == ("pylog: closing data at exit failed: UnknownTopicOrPartitionError: topic gone was deleted\n")
 
 
 # -- a disk that refuses

@@ -78,9 +78,9 @@ static bool holds_older_batch(const batch_walk *walk, int64_t segment_base, int6
 
 /* Walks a segment, counts its batches in fresh indexes, and cuts it where it goes bad at or behind the recovery point.
  * *next_offset_out is where the log goes on behind it. */
-static plog_status recover_segment(plog_log *log, log_segment *segment, int64_t recovery_point,
-                                   int64_t end_offset_min, plog_recovery *recovery, int64_t *next_offset_out,
-                                   bool *cut_out, plog_error *error) {
+static plog_status recover_segment(plog_log *log, log_segment *segment, int64_t recovery_point, int64_t end_offset_min,
+                                   plog_recovery *recovery, int64_t *next_offset_out, bool *cut_out,
+                                   plog_error *error) {
     int64_t bytes = segment_bytes(segment);
     plog_status status = segment_map(segment, &log->directory, bytes, error);
     segment_forget_indexes(segment);
@@ -99,8 +99,8 @@ static plog_status recover_segment(plog_log *log, log_segment *segment, int64_t 
         const char *problem = below ? batch_walk_step(&walk, &header) : batch_walk_next(&walk, true, &header);
         if (!below) recovery->scanned_bytes += walk.position - position;
         if (problem == NULL) {
-            status = segment_count_batch(segment, &log->directory, &header, position,
-                                         log->options.index_interval_bytes, error);
+            status = segment_count_batch(segment, &log->directory, &header, position, log->options.index_interval_bytes,
+                                         error);
         } else if (below || (!walk.dense && holds_older_batch(&walk, segment->base_offset, recovery_point))) {
             recovery->damaged++;
             step_over_damage(&walk, end_offset_min);
@@ -158,7 +158,7 @@ static plog_status recover(plog_log *log, int64_t recovery_point, int64_t end_of
         if (status == PLOG_OK) status = write_indexes(log, segment, recovery, error);
     }
     *end_lost_out = status == PLOG_OK && next_offset < end_offset_min;
-    if (*end_lost_out) { /* offsets are not given twice */
+    if (*end_lost_out) {                                       /* offsets are not given twice */
         if (recovery->damaged == damaged) recovery->damaged++; /* though nothing in the file looks wrong */
         next_offset = end_offset_min;
     }

@@ -125,11 +125,6 @@ static plog_status collect(plog_log *log, read_place *place, int64_t offset, int
         batch_walk here = *walk;
         batch_header header;
         const char *problem = batch_walk_next(walk, (flags & PLOG_FETCH_CHECK_CRCS) != 0, &header);
-        if (problem == NULL && place->next_base < 0 && header.base_offset >= place->end) {
-            *walk = here; /* written, but not published when the place was found: the segment ends here */
-            walk->bytes = walk->position;
-            break;
-        }
         if (problem == NULL && batch_last_offset(&header) >= place->end) {
             *walk = here;
             problem = "offsets run beyond the end of the segment";

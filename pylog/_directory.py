@@ -54,6 +54,14 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it, durably; nothing if it is there."""
+    missing = [place for place in (path, *path.parents) if not place.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for place in reversed(missing):
+        sync_directory(place.parent)
+
+
 def replace_file(path: Path, text: str) -> None:
     """Put a file in place whole and durably."""
     temporary = path.with_name(path.name + ".tmp")

@@ -134,7 +134,7 @@ class Log:
                     self.bell = _native.Bell()
                     self._load(alone=False)
                     return
-                path.mkdir(parents=True, exist_ok=True)
+                _directory.make_directory(path)
                 with self.membership.joining() as alone:
                     self.shared = _native.Shared(str(path), alone=alone)
                     self.bell = self.shared.bell

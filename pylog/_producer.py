@@ -19,6 +19,7 @@ from . import _native
 from ._column_input import bytes_column, pick_column, timestamp_column
 from ._compression import CODECS, check_codec, compress
 from ._config import ProducerConfig, producer_config
+from ._encoder import ColumnEncoder, now_ms, set_batch_length
 from ._errors import ClosedError, MessageSizeTooLargeError, PylogError, UnknownTopicOrPartitionError
 from ._future import Batch, Future, ManyFuture
 from ._routing import ALL_ROWS, BATCH_BYTES_MIN, Items, Lane, Route, Rows
@@ -330,7 +331,7 @@ class Producer:
     ) -> None:
         if lane.builder.owner is not None:
             self._append(lane)  # records sent before these come before them
-        encoder = _native.ColumnEncoder(lane.builder.bytes_max, values, keys, timestamps, _native.now_ms())
+        encoder = ColumnEncoder(lane.builder.bytes_max, values, keys, timestamps, now_ms())
         at = 0
         while at < encoder.count:
             buffer, taken = encoder.encode(at)
@@ -464,7 +465,7 @@ def _compressed(codec: int, buffer: Any) -> Any:
         return buffer
     batch = bytearray(view[: _native.BATCH_HEADER_BYTES])
     batch += block
-    _native.set_batch_length(batch, codec)
+    set_batch_length(batch, codec)
     return batch
 
 

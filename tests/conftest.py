@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import os
+import signal
 import tarfile
 from pathlib import Path
 
@@ -8,6 +9,10 @@ import pytest
 
 # Programs that tests start in the checkout import the pylog that is tested, not the sources, which are not compiled.
 os.environ["PYTHONSAFEPATH"] = "1"
+
+# A shell starts its background jobs with Ctrl-C ignored; what the tests send to themselves and to others must arrive.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -114,9 +114,9 @@ PyObject *builder_append_plain(builder_object *builder, PyTypeObject *future_typ
      * is like is looked at after it. */
     future_object *future = future_make(future_type, NULL, -1, timestamp_ms);
     if (future == NULL) return NULL;
-    int32_t index = builder->owner == NULL ? APPEND_FULL
-                                           : builder_store(builder, timestamp_ms, key_field, value_field,
-                                                           RECORD_NO_HEADERS);
+    int32_t index = builder->owner == NULL
+                        ? APPEND_FULL
+                        : builder_store(builder, timestamp_ms, key_field, value_field, RECORD_NO_HEADERS);
     if (index < 0) {
         Py_DECREF(future);
         return NULL;

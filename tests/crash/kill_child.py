@@ -52,8 +52,10 @@ def main(directory: str, seed: int, liar: bool) -> None:
         assert offsets == list(numbers)
         if not liar:
             os.write(1, told)
-        if step % 40 == 39:
-            chance.choice((log.flush, lambda: log.admin.delete_records({tps[partition]: numbers[0] // 2})))()
+        if step % 80 == 39:
+            log.flush()
+        if step % 80 == 79:
+            log.admin.delete_records({tps[partition]: numbers[0] // 2})
 
 
 if __name__ == "__main__":

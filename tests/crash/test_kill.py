@@ -20,7 +20,7 @@ import pylog
 from pylog import TopicPartition
 
 sys.path.insert(0, str(Path(__file__).parent))
-from kill_child import ACKNOWLEDGED, PARTITIONS, value  # noqa: E402 - not a package
+from kill_child import ACKNOWLEDGED, PARTITIONS, value
 
 sys.path.pop(0)
 

@@ -2,8 +2,10 @@
 
 For each partition the model knows the records in the order sent, and how many of them must be there (acknowledged, or
 seen once).  What is buffered may be there or not, but as a prefix, and only a death of the process may lose it.
+PYLOG_MODEL_EXAMPLES is the number of runs.
 """
 
+import os
 import shutil
 import tempfile
 import time
@@ -13,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import pylog
 from pylog import TopicPartition, _log
@@ -54,22 +56,21 @@ def die(log: pylog.Log) -> None:
     log.background.stop()
     for handle in list(log._handles):
         handle.mark_forked(pylog.ClosedError)
-    for topic in log.topics.values():
-        for partition in topic.partitions:
-            partition.abandon()
-    log._directory_lock.release()
+    log._abandon_partitions()
+    log.membership.abandon()
     log._state = pylog.ClosedError
     _log._open_logs.discard(log)
 
 
 class LogMachine(RuleBasedStateMachine):
-    @initialize(segment_bytes=st.sampled_from([700, 3000, 1 << 20]), interval=st.sampled_from([0, 300, 4096]))
+    @initialize(segment_bytes=st.sampled_from([1000, 3000, 1 << 20]), interval=st.sampled_from([0, 300, 4096]))
     def begin(self, segment_bytes: int, interval: int) -> None:
         memory = Path("/dev/shm")  # fsync costs nothing there, and nothing here is about power cuts
         self.path = tempfile.mkdtemp(prefix="pylog-model-", dir=memory if memory.is_dir() else None)
         self.options = {"segment_bytes": segment_bytes, "index_interval_bytes": interval}
         self.models: dict[TopicPartition, Model] = {}
         self.open()
+        self.make_topic("orders", 2)
 
     def open(self) -> None:
         self.log = pylog.open(self.path, flush_ms=None, **self.options)  # type: ignore[arg-type]
@@ -107,6 +108,7 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule(topic=st.sampled_from(TOPICS), partitions=st.integers(1, 3))
     def make_topic(self, topic: str, partitions: int) -> None:
+        """Make it, or add partitions to it."""
         there = self.partitions(topic)
         if there == 0:
             self.log.admin.create_topic(topic, partitions)
@@ -117,7 +119,6 @@ class LogMachine(RuleBasedStateMachine):
 
     # -- sending
 
-    @precondition(lambda self: self.models)
     @rule(
         codec=st.sampled_from([None, None, "gzip", "snappy", "lz4", "zstd"]),
         batch_size=st.sampled_from([0, 300, 1000, 262_144]),
@@ -128,7 +129,6 @@ class LogMachine(RuleBasedStateMachine):
         self.all_there()
         self.producer = self.log.producer(compression_type=codec, batch_size=batch_size, acks=acks, linger_ms=1e9)
 
-    @precondition(lambda self: self.models)
     @rule(where=fractions, key=keys, value=fields, headers=headers, timestamp=st.none() | times, asks=st.booleans())
     def send(self, where: float, key: Any, value: Any, headers: Any, timestamp: int | None, asks: bool) -> None:
         tp, by_key = self.choose(where), key is not None
@@ -150,7 +150,6 @@ class LogMachine(RuleBasedStateMachine):
             if metadata.offset >= 0:
                 self.all_there(tp)
 
-    @precondition(lambda self: self.models)
     @rule(where=fractions, rows=st.lists(st.tuples(keys, fields, times), max_size=30), headers=headers)
     def send_many(self, where: float, rows: Any, headers: Any) -> None:
         tp = self.choose(where)
@@ -164,7 +163,6 @@ class LogMachine(RuleBasedStateMachine):
         )
         self.models[tp].records += [Sent(key, value, tuple(headers), timestamp) for key, value, timestamp in rows]
 
-    @precondition(lambda self: self.models)
     @rule(where=fractions, rows=st.lists(st.tuples(times, st.binary(min_size=5, max_size=5)), min_size=1, max_size=30))
     def send_columns(self, where: float, rows: Any) -> None:
         tp = self.choose(where)
@@ -206,7 +204,6 @@ class LogMachine(RuleBasedStateMachine):
 
     # -- deleting
 
-    @precondition(lambda self: self.models)
     @rule(where=fractions, fraction=fractions)
     def delete_records(self, where: float, fraction: float) -> None:
         tp = self.choose(where)
@@ -217,7 +214,6 @@ class LogMachine(RuleBasedStateMachine):
 
     # -- reading
 
-    @precondition(lambda self: self.models)
     @rule(where=fractions, first=fractions, last=fractions)
     def read_and_scan_a_part(self, where: float, first: float, last: float) -> None:
         tp = self.choose(where)
@@ -231,7 +227,6 @@ class LogMachine(RuleBasedStateMachine):
         assert [key for chunk in chunks for key in chunk.key.tolist()] == [sent.key for sent in expected]
         assert [at for chunk in chunks for at in chunk.timestamp.tolist()] == [sent.timestamp for sent in expected]
 
-    @precondition(lambda self: self.models)
     @rule(where=fractions, first=fractions, sizes=st.lists(st.integers(0, 7), max_size=6))
     def consume(self, where: float, first: float, sizes: list[int]) -> None:
         """Seek, then read by polls of these sizes; 0: one record by iteration."""
@@ -254,7 +249,6 @@ class LogMachine(RuleBasedStateMachine):
             rest = list(consumer)
             assert [seen(record) for record in rest] == model.records[at:there]
 
-    @precondition(lambda self: self.models)
     @rule(where=fractions, timestamp=times | st.just(0) | st.just(2**62), like=st.none() | fractions)
     def look_for_a_time(self, where: float, timestamp: int, like: float | None) -> None:
         tp = self.choose(where)
@@ -285,6 +279,9 @@ class LogMachine(RuleBasedStateMachine):
 
 
 LogMachine.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=int(os.environ.get("PYLOG_MODEL_EXAMPLES", "150")),
+    stateful_step_count=50,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )
 TestLogAgainstLists = LogMachine.TestCase

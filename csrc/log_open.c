@@ -67,7 +67,8 @@ static void step_over_damage(batch_walk *walk, int64_t offset_max) {
         walk->next_offset = next_offset;
 }
 
-/* Whether a whole batch from below the recovery point lies at the walk's position.  Where gaps are allowed, that says of
+/* Whether a whole batch from below the recovery point lies at the walk's position.  Where gaps are allowed, that says
+ * of
  * the batch before it that its offset was changed, and nothing of a torn tail. */
 static bool holds_older_batch(const batch_walk *walk, int64_t segment_base, int64_t recovery_point) {
     batch_walk probe = *walk;
@@ -301,7 +302,8 @@ static plog_status open_log(plog_log *log, const plog_open *params, plog_recover
     return PLOG_OK;
 }
 
-/* The first to open the log recovers it; who comes later finds it as the slot says.  The append lock keeps them apart. */
+/* The first to open the log recovers it; who comes later finds it as the slot says.  The append lock keeps them
+ * apart. */
 static plog_status open_or_join(plog_log *log, const plog_open *params, plog_recovery *recovery, plog_error *error) {
     bool owner_died;
     plog_status status = lock_take(&log->slot->append_lock, &owner_died, error);

@@ -44,7 +44,7 @@ SYSTEM_CALLS = (
 PYTHON_LAYERS = (
     ("_core", "_objects", "_errors"),
     ("_native",),
-    ("_types", "_serializers", "_compression", "_background", "_arrow_abi"),
+    ("_types", "_serializers", "_compression", "_background", "_arrow_abi", "_encoder"),
     ("_config", "_directory", "_membership", "_arrow_import"),
     ("_arrow",),
     ("_columns", "_column_input"),

@@ -110,8 +110,8 @@ PyObject *builder_append_plain(builder_object *builder, PyTypeObject *future_typ
         return NULL;
     else if (timestamp_load(timestamp, -1, &timestamp_ms) < 0)
         return NULL;
-    /* Making an object may collect garbage, which runs code of others, which may let other threads run: what the builder
-     * is like is looked at after it. */
+    /* Making an object may collect garbage, which runs code of others, which may let other threads run: what the
+     * builder is like is looked at after it. */
     future_object *future = future_make(future_type, NULL, -1, timestamp_ms);
     if (future == NULL) return NULL;
     int32_t index = builder->owner == NULL

@@ -136,8 +136,8 @@ typedef struct future_object {
 
 extern PyType_Spec future_type_spec;
 
-/* An instance of `type` (FutureBase or a subclass, whose __new__ and __init__ are not called).  batch may be NULL, to be
- * filled in.  May run code of others, as Python subclasses are collected. */
+/* An instance of `type` (FutureBase or a subclass, whose __new__ and __init__ are not called).  batch may be NULL, to
+ * be filled in.  May run code of others, as Python subclasses are collected. */
 future_object *future_make(PyTypeObject *type, PyObject *batch, Py_ssize_t index, int64_t timestamp);
 
 /* ---- builder.c, builder_append.c, batch_buffer.c: BatchBuilder and the BatchBuffer it gives out */

@@ -41,7 +41,9 @@ static plog_status ready_segment(plog_log *log, int64_t at, plog_error *error) {
     plog_status status =
         segment_map(segment, &log->directory, active ? log->options.segment_bytes : segment_bytes(segment), error);
     if (status != PLOG_OK || segment_bytes(segment) == 0) return status;
-    return log_load_indexes(log, segment, error);
+    status = log_load_indexes(log, segment, error);
+    if (status == PLOG_OK) log_mend_indexes(log, segment);
+    return status;
 }
 
 /* Brings the list of aborted transactions up to the log end: what the markers in the log say.  Caller holds the list

@@ -153,6 +153,35 @@ plog_status log_load_indexes(plog_log *log, log_segment *segment, plog_error *er
     return adopt(log, &tail, error);
 }
 
+/* Whether a batch behind the last entry should have had one: the file was cut at an entry. */
+static bool index_is_short(const plog_log *log, const log_segment *segment) {
+    const index_file *index = &segment->offset_index;
+    int64_t last = index->count == 0 ? 0 : offset_entry_at(index, index->count - 1).position;
+    batch_walk walk = {segment->mapping->data, segment_bytes(segment), last, 0, false};
+    batch_header header;
+    /* Only where the settings are our own to know, and the bytes are sound. */
+    while (log->options.dense && walk.position < walk.bytes) {
+        if (walk.position - last > log->options.index_interval_bytes) return true;
+        if (batch_walk_next(&walk, false, &header) != NULL) return false;
+    }
+    return false;
+}
+
+void log_mend_indexes(plog_log *log, log_segment *segment) {
+    if (log->read_only || segment == log_active(log) || segment->indexes_mended || segment->mapping == NULL) return;
+    plog_error ignored;
+    plog_status status = PLOG_OK;
+    if (!segment->indexes_rebuilt && index_is_short(log, segment))
+        status = segment_rebuild_indexes(segment, &log->directory, log->options.index_interval_bytes,
+                                         log->options.dense, &ignored);
+    segment->indexes_mended = true;
+    if (!segment->indexes_rebuilt) return;
+    if (status == PLOG_OK) status = segment_end_time_index(segment, &log->directory, &ignored);
+    if (status == PLOG_OK) status = index_file_rewrite(&segment->offset_index, &log->directory, &ignored);
+    if (status == PLOG_OK) status = index_file_rewrite(&segment->time_index, &log->directory, &ignored);
+    segment->indexes_mended = status == PLOG_OK;
+}
+
 plog_status log_begin_active(plog_log *log, plog_error *error) {
     log_segment *active = log_active(log);
     plog_status status = log_load_indexes(log, active, error);

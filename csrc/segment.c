@@ -34,6 +34,7 @@ void segment_close_files(log_segment *segment) {
     vfs_close(segment->log_fd);
     segment->log_fd = -1;
     segment->indexes_loaded = segment->indexes_rebuilt = segment->max_timestamp_known = false;
+    segment->indexes_mended = false;
 }
 
 void segment_file_name(const log_segment *segment, const char *suffix, char out[VFS_NAME_BYTES]) {
@@ -149,6 +150,7 @@ plog_status segment_rebuild_indexes(log_segment *segment, const vfs_directory *d
     segment->offset_index.fd = offset_fd;
     segment->time_index.fd = time_fd;
     if (status == PLOG_OK) segment->indexes_loaded = segment->indexes_rebuilt = true;
+    segment->indexes_mended = false;
     if (segment->is_shared) return status;
     if (status == PLOG_OK && offset_fd >= 0) status = index_file_store(&segment->offset_index, directory, error);
     if (status == PLOG_OK && time_fd >= 0) status = index_file_store(&segment->time_index, directory, error);

@@ -30,6 +30,7 @@ typedef struct log_segment {
     int log_fd;                  /* -1: not written to, and flushed */
     bool is_shared;              /* other processes may append: readers leave the index files alone */
     bool indexes_loaded;         /* list lock */
+    bool indexes_mended;         /* list lock; their files were looked at, and written anew if they were no use */
     bool indexes_rebuilt;        /* list lock: from the log, so they are believed */
     bool max_timestamp_known;    /* list lock, for segments that no longer grow */
 } log_segment;

@@ -59,8 +59,10 @@ static void sender_dealloc(PyObject *self) {
 }
 
 /* The record's partition, or -1 for the slow way. */
-static Py_ssize_t choose(const sender_object *sender, PyObject *key, PyObject *partition) {
+static Py_ssize_t choose(const sender_object *sender, PyObject *key, PyObject *partition, bool *by_turn_out) {
     Py_ssize_t count = PyTuple_GET_SIZE(sender->builders);
+    *by_turn_out = false;
+    if (key == Py_None && !sender->rotates_unkeyed) return -1; /* a compacted topic may take no such record at all */
     if (partition != Py_None) {
         if (!PyLong_CheckExact(partition)) return -1;
         Py_ssize_t given = PyLong_AsSsize_t(partition);
@@ -73,7 +75,9 @@ static Py_ssize_t choose(const sender_object *sender, PyObject *key, PyObject *p
         uint32_t hash = (uint32_t)murmur2((const uint8_t *)PyBytes_AS_STRING(key), (size_t)PyBytes_GET_SIZE(key));
         return (Py_ssize_t)(hash & 0x7fffffff) % count;
     }
-    return sender->rotates_unkeyed ? sender->next : -1;
+    if (!sender->rotates_unkeyed) return -1;
+    *by_turn_out = true;
+    return sender->next;
 }
 
 PyDoc_STRVAR(send_doc, "send($self, value, key, headers, partition, timestamp, /)\n--\n\n"
@@ -84,7 +88,8 @@ static PyObject *sender_send(PyObject *self, PyObject *const *args, Py_ssize_t a
         return PyErr_Format(PyExc_TypeError, "send() takes value, key, headers, partition and timestamp");
     sender_object *sender = (sender_object *)self;
     if (args[2] != Py_None) Py_RETURN_NONE;
-    Py_ssize_t at = choose(sender, args[1], args[3]);
+    bool by_turn;
+    Py_ssize_t at = choose(sender, args[1], args[3], &by_turn);
     if (at < 0) Py_RETURN_NONE;
     builder_object *builder = (builder_object *)PyTuple_GET_ITEM(sender->builders, at);
     PyObject *future = builder_append_plain(builder, sender->future_type, args[0], args[1], args[4]);
@@ -92,8 +97,7 @@ static PyObject *sender_send(PyObject *self, PyObject *const *args, Py_ssize_t a
         if (PyErr_Occurred()) return NULL;
         Py_RETURN_NONE;
     }
-    if (at == sender->next && args[3] == Py_None)
-        sender->next = at + 1 < PyTuple_GET_SIZE(sender->builders) ? at + 1 : 0;
+    if (by_turn) sender->next = at + 1 < PyTuple_GET_SIZE(sender->builders) ? at + 1 : 0;
     return future;
 }
 

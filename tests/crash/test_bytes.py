@@ -199,7 +199,6 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "a page of zeros behind": lambda path: path.write_bytes(path.read_bytes() + bytes(4096)),
     "another's": lambda path: path.write_bytes(bytes(reversed(path.read_bytes()))),
 }
-SEEN_AT_OPEN = ("deleted", "torn", "a page of zeros behind")
 KINDS = ["index", "timeindex", "snapshot", "*"]
 
 
@@ -234,12 +233,7 @@ def test_damaged_indexes_change_no_answer(
             assert log.producer().send("orders", b"more").get().offset == RECORDS + round_number
 
 
-def left_in_memory(damage: str) -> Any:
-    """The engine answers rightly from memory, but leaves the file of a sealed segment as it is."""
-    return pytest.param(damage, marks=pytest.mark.xfail(strict=True, reason="made whole in memory only"))
-
-
-@pytest.mark.parametrize("damage", [name if name in SEEN_AT_OPEN else left_in_memory(name) for name in DAMAGE])
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_damaged_indexes_are_made_whole_on_the_disk(damage: str, copy: Path, original: Path) -> None:
     damage_all(copy / "orders-0", damage, "*")
     with pylog.open(copy) as log:

@@ -276,7 +276,6 @@ def test_a_compacted_topic_takes_no_record_without_a_key(tmp_path: Path) -> None
         assert [(r.key, r.value) for r in log.read("orders")] == [(b"k", b"x")]
 
 
-@pytest.mark.xfail(strict=True, reason="the quick way of send takes a null key where a partition is given")
 def test_a_compacted_topic_takes_no_null_key_with_a_partition_either(tmp_path: Path) -> None:
     with pylog.open(tmp_path, cleanup_policy="compact") as log:
         producer = log.producer(linger_ms=60_000)

@@ -102,8 +102,8 @@ void log_publish(plog_log *log);
 /* Loads a segment's indexes, the active one's as far as the view goes.  Caller holds the list lock. */
 PLOG_MUST_CHECK plog_status log_load_indexes(plog_log *log, log_segment *segment, plog_error *error);
 
-/* Writes the index files of a segment that no longer grows anew, if they were found to be no use.  Caller holds the list
- * lock.  A failure is not told: they are hints, and are made again when they are next needed. */
+/* Writes the index files of a segment that no longer grows anew, if they were found to be no use.  Caller holds the
+ * list lock.  A failure is not told: they are hints, and are made again when they are next needed. */
 void log_mend_indexes(plog_log *log, log_segment *segment);
 
 /* Opens the active segment's files for appending, unless they are.  Caller holds append and list lock. */

@@ -113,7 +113,7 @@ def test_only_the_last_to_close_leaves_the_clean_mark(log: pylog.Log) -> None:
 
 def test_another_process_joins_while_it_is_open(log: pylog.Log, run_script: Any) -> None:
     log.producer().send("orders", b"1").get()
-    source = f"import pylog\nwith pylog.open({log.url!r}) as log: print(log.producer().send('orders', b'2').get().offset)"
+    source = f"import pylog\nlog = pylog.open({log.url!r})\nprint(log.producer().send('orders', b'2').get().offset)"
     joined = run_script(source)
     assert (joined.returncode, joined.stdout.strip()) == (0, "1"), joined.stderr
     assert [record.value for record in log.read("orders")] == [b"1", b"2"]

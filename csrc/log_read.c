@@ -243,7 +243,7 @@ static plog_status find_time_in(plog_log *log, int64_t at, int64_t timestamp, in
     while (status == PLOG_OK && walk.position < walk.bytes) {
         batch_walk here = walk;
         batch_header header;
-        const char *problem = batch_walk_next(&walk, false, &header);
+        const char *problem = batch_walk_next(&walk, true, &header);
         if (problem != NULL) return corrupt_batch(log, segment->base_offset, &here, problem, error);
         if (header.max_timestamp < timestamp || batch_last_offset(&header) < from_offset) continue;
         *offset_out = header.base_offset;

@@ -240,7 +240,7 @@ static bool time_entry_holds(log_segment *segment, const vfs_directory *director
     if (segment_locate(segment, directory, offset, index_interval_bytes, dense, behind_out, &ignored) != PLOG_OK)
         return false;
     if (behind_out->position >= behind_out->bytes) return false;
-    if (batch_walk_next(behind_out, false, &header) != NULL) return false;
+    if (batch_walk_next(behind_out, true, &header) != NULL) return false;
     return batch_last_offset(&header) == offset && header.max_timestamp == entry.timestamp;
 }
 

@@ -2,9 +2,10 @@
 
     python tests/crash/sharing.py --seconds 60 [--writers 4] [--readers 4] [--seed N] [--control]
 
-Each writer tells what was acknowledged to it; each reader tells every record it was given.  Afterwards every acknowledged
-record must have been read once, by each reader, at its offset, and offsets must be dense.  --control: writers that tell
-before they have the answer; this must be caught.  Exits 1 if anything was lost, doubled or out of order.
+Each writer tells what was acknowledged to it; each reader tells every record it was given.  Afterwards every
+acknowledged record must have been read once, by each reader, at its offset, and offsets must be dense.  --control:
+writers that tell before they have the answer; this must be caught.  Exits 1 if anything was lost, doubled or out of
+order.
 """
 
 import argparse

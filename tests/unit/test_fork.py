@@ -105,9 +105,7 @@ def test_a_child_that_ends_as_a_program_does_sends_nothing_of_the_parent(run_scr
         assert values(log) == [b"buffered"]
 
 
-def test_the_child_can_open_the_directory_while_the_parent_has_it_and_after(
-    log: pylog.Log, in_child: InChild
-) -> None:
+def test_the_child_can_open_the_directory_while_the_parent_has_it_and_after(log: pylog.Log, in_child: InChild) -> None:
     log.producer().send("orders", b"1").get()
 
     def open_it() -> int:

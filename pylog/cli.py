@@ -6,7 +6,7 @@ from importlib import import_module, metadata
 
 SUBCOMMANDS = {
     "dump": ("pylog._dump", "show the files of a log, as kafka-dump-log does"),
-    "demo": ("pylog._demo", "a short tour on a temporary log"),
+    "demo": ("pylog._demo", "a tour on real text, in a new directory"),
 }
 
 

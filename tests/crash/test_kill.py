@@ -25,7 +25,7 @@ from kill_child import ACKNOWLEDGED, PARTITIONS, value
 sys.path.pop(0)
 
 KILLS = int(os.environ.get("PYLOG_KILLS", "15"))
-ROOT = Path(__file__).parents[2]
+ROOT = Path(pylog.__file__).parents[1]  # where the children find the pylog that is tested
 TPS = [TopicPartition("orders", number) for number in range(PARTITIONS)]
 
 

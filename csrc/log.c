@@ -89,13 +89,12 @@ static plog_status unflushed_bases(plog_log *log, int64_t offset, int64_t **out,
     return PLOG_OK;
 }
 
-/* One fdatasync flushes the file's pages, whichever process wrote them. */
-static plog_status sync_segment(plog_log *log, int64_t base_offset, plog_error *error) {
+/* One fdatasync flushes the file's pages, whichever process wrote them.  Takes `fd` over; -1: the file is opened. */
+static plog_status sync_segment(plog_log *log, int64_t base_offset, int fd, plog_error *error) {
     char name[VFS_NAME_BYTES], shown[VFS_SHOWN_BYTES];
     snprintf(name, sizeof name, "%020" PRId64 ".log", base_offset);
     vfs_shown(&log->directory, name, shown, sizeof shown);
-    int fd;
-    plog_status status = vfs_open(&log->directory, name, VFS_READ, &fd, error);
+    plog_status status = fd >= 0 ? PLOG_OK : vfs_open(&log->directory, name, VFS_READ, &fd, error);
     if (status != PLOG_OK || fd < 0) return status; /* deleted meanwhile: nothing of it is to be kept */
     status = vfs_sync(fd, shown, error);
     /* The kernel may have dropped the pages: a second try would lie. */
@@ -110,9 +109,16 @@ static plog_status flush_locked(plog_log *log, plog_error *error) {
     pthread_mutex_lock(&log->list_lock);
     plog_status status = log_catch_up(log, error);
     int64_t end = log_end(log), active_base = log_active(log)->base_offset;
+    /* A descriptor of its own: a roll may close the segment's while it is being synced. */
+    int active_fd = vfs_duplicate(log_active(log)->log_fd);
     if (status == PLOG_OK) status = unflushed_bases(log, atomic_load(&slot->flushed_offset), &bases, &count, error);
     pthread_mutex_unlock(&log->list_lock);
-    for (int64_t i = 0; i < count && status == PLOG_OK; i++) status = sync_segment(log, bases[i], error);
+    for (int64_t i = 0; i < count && status == PLOG_OK; i++) {
+        int fd = bases[i] == active_base ? active_fd : -1;
+        if (fd >= 0) active_fd = -1;
+        status = sync_segment(log, bases[i], fd, error);
+    }
+    vfs_close(active_fd);
     free(bases);
     /* A new segment's name must be as durable as what is acknowledged in it. */
     if (status == PLOG_OK && atomic_load(&slot->directory_synced_base) < active_base) {

@@ -37,6 +37,8 @@ void vfs_shown(const vfs_directory *directory, const char *name, char *out, size
 PLOG_MUST_CHECK plog_status vfs_open(const vfs_directory *directory, const char *name, vfs_mode mode, int *fd_out,
                                      plog_error *error);
 void vfs_close(int fd);
+/* Another descriptor of the same open file; -1 where there is none to be had. */
+int vfs_duplicate(int fd);
 PLOG_MUST_CHECK plog_status vfs_file_bytes(int fd, const char *shown, int64_t *bytes_out, plog_error *error);
 PLOG_MUST_CHECK plog_status vfs_modified_ms(int fd, const char *shown, int64_t *ms_out, plog_error *error);
 

@@ -78,6 +78,10 @@ plog_status vfs_open(const vfs_directory *directory, const char *name, vfs_mode 
     return PLOG_OK;
 }
 
+int vfs_duplicate(int fd) {
+    return fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
+}
+
 void vfs_close(int fd) {
     if (fd >= 0) close(fd);
 }

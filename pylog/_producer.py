@@ -101,7 +101,7 @@ class Producer:
                 future = builder.append_future(Future, batch, value, key, headers, timestamp)
                 if future is not None:
                     return future
-                self._append(lane)
+                self._append_full(lane)
             batch = Batch(self, lane)
             try:
                 future = builder.append_future(Future, batch, value, key, headers, timestamp)
@@ -287,7 +287,7 @@ class Producer:
         for name, route in list(self._routes.items()):
             if self._log.topics.get(name) is not route.topic or route.outdated:
                 for lane in route.lanes:
-                    self._append(lane)
+                    self._append_full(lane)
                 del self._routes[name]
                 self._quick.pop(name, None)
 
@@ -324,13 +324,13 @@ class Producer:
                 pieces.append((batch, index, end - at))
             at = end
             if at < len(values):
-                self._append(lane)
+                self._append_full(lane)
 
     def _append_columns(
         self, lane: Lane, values: Any, keys: Any, timestamps: Any, pieces: list[tuple[Batch, int, int]]
     ) -> None:
         if lane.builder.owner is not None:
-            self._append(lane)  # records sent before these come before them
+            self._append_full(lane)  # records sent before these come before them
         encoder = ColumnEncoder(lane.builder.bytes_max, values, keys, timestamps, now_ms())
         at = 0
         while at < encoder.count:
@@ -354,7 +354,7 @@ class Producer:
         self._open_lanes[id(lane)] = lane
         if len(self._open_lanes) * self._config["batch_size"] > self._config["buffer_memory"]:
             for other in list(self._open_lanes.values()):
-                self._append(other)
+                self._append_full(other)
         elif not self._ticking:
             self._ticking = True
             self._log.background.after(self._config["linger_ms"] / 1000, self._tick)
@@ -376,6 +376,10 @@ class Producer:
             return
         buffer = lane.builder.finish()
         self._write(lane, buffer.owner, buffer)
+
+    def _append_full(self, lane: Lane) -> None:
+        """The same where nobody waits for the batch: what acks="all" asks for is then done in the background."""
+        self._append(lane)
         self._settle_soon()
 
     def _write(self, lane: Lane, batch: Batch, buffer: Any) -> None:

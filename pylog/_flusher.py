@@ -35,6 +35,11 @@ class Flusher:
             self._flush_is_due = True
             self._background.after(self._seconds, self._flush)
 
+    def finish(self) -> None:
+        """The log is being closed: what is due later is done now, for those who stay would not know of it."""
+        if self._seconds is not None:
+            self._flush_dirty()
+
     def _flush(self) -> None:
         self._flush_is_due = False  # first: what is appended from here on asks anew
         self._flush_dirty()

@@ -418,6 +418,7 @@ class Log:
         for handle in list(self._handles):
             _collect(errors, handle.close)
         self.background.stop()
+        _collect(errors, self.flusher.finish)
         with self._lock:
             if self._state is not None:
                 return

@@ -101,3 +101,11 @@ def test_topics_made_changed_and_deleted_by_one_process_are_seen_by_all(
         assert ask(other, "b") == 0  # made anew
         assert [record.value for record in log.read("t")] == [b"b"]
         other.communicate()
+
+
+def test_who_leaves_others_behind_has_flushed_what_it_appended(tmp_path: Path) -> None:
+    with pylog.open(tmp_path, flush_ms=None) as stays:
+        with pylog.open(tmp_path, flush_ms=60_000) as leaves:
+            leaves.producer().send("t", b"x").get()
+            assert stays.flushed_offsets([pylog.TopicPartition("t", 0)]) == {("t", 0): 0}
+        assert stays.flushed_offsets([pylog.TopicPartition("t", 0)]) == {("t", 0): 1}

@@ -119,6 +119,33 @@ def test_another_process_joins_while_it_is_open(log: pylog.Log, run_script: Any)
     assert [record.value for record in log.read("orders")] == [b"1", b"2"]
 
 
+@pytest.mark.parametrize(("at", "message"), [(0, "not pylog's shared state"), (8, "layout"), (24, "PID namespace")])
+def test_who_does_not_fit_those_who_have_it_open_is_refused_with_the_reason(
+    at: int, message: str, log: pylog.Log
+) -> None:
+    log.producer().send("orders", b"1").get()
+    with open(Path(log.url) / "pylog.shm", "r+b", buffering=0) as shared:
+        shared.seek(at)
+        before = shared.read(1)
+        shared.seek(at)
+        shared.write(bytes([before[0] ^ 0x55]))
+        with pytest.raises(pylog.InvalidConfigurationError, match=message):
+            pylog.open(log.url)
+        shared.seek(at)
+        shared.write(before)
+    with pylog.open(log.url) as other:
+        assert [record.value for record in other.read("orders")] == [b"1"]
+
+
+def test_an_old_shared_state_is_not_believed_by_who_opens_alone(log: pylog.Log) -> None:
+    log.producer().send("orders", b"1").get()
+    path = Path(log.url) / "pylog.shm"
+    log.close()
+    path.write_bytes(b"\xff" * len(path.read_bytes()))
+    with pylog.open(log.url) as again:
+        assert again.producer().send("orders", b"2").get().offset == 1
+
+
 def test_a_broker_s_lock_is_respected_and_its_process_named(locked_by_a_broker: int, tmp_path: Path) -> None:
     with pytest.raises(pylog.LogLockedError, match=f"process {locked_by_a_broker}") as raised:
         pylog.open(tmp_path)

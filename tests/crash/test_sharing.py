@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,16 +31,18 @@ def test_a_writer_that_tells_too_early_is_caught() -> None:
 
 
 @pytest.fixture
-def other(tmp_path: Path) -> subprocess.Popen[str]:
+def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that has the directory open and appends a record for each line it is told."""
     source = (
         "import sys, pylog\n"
         f"log = pylog.open({str(tmp_path)!r}); producer = log.producer()\n"
         "for line in sys.stdin: print(producer.send('t', line.strip().encode()).get().offset, flush=True)\n"
     )
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
     )
+    yield process
+    process.communicate()  # its input ends, and so does it
 
 
 def ask(other: subprocess.Popen[str], value: str) -> int:
@@ -58,7 +61,7 @@ def test_offsets_go_on_across_processes_and_a_killed_one_is_not_missed(
         assert log.producer().send("t", b"b").get().offset == 1
         assert ask(other, "c") == 2
         other.kill()
-        other.communicate()
+        other.wait()
         assert log.producer().send("t", b"d").get().offset == 3
         assert [record.value for record in log.read("t")] == [b"a", b"b", b"c", b"d"]
     assert (tmp_path / ".kafka_cleanshutdown").exists()  # the killed one does not count as somebody who stays
@@ -73,7 +76,6 @@ def test_a_reader_in_another_process_is_woken_by_an_append(tmp_path: Path, other
             begin = time.monotonic()
             assert consumer.poll(timeout_ms=5000)
             assert time.monotonic() - begin < 1
-    other.communicate()
 
 
 def test_a_stopped_process_is_not_robbed_and_does_not_block_readers(
@@ -87,7 +89,6 @@ def test_a_stopped_process_is_not_robbed_and_does_not_block_readers(
         finally:
             os.kill(other.pid, signal.SIGCONT)
         assert ask(other, "b") == 1
-        other.communicate()
 
 
 def test_topics_made_changed_and_deleted_by_one_process_are_seen_by_all(
@@ -100,7 +101,6 @@ def test_topics_made_changed_and_deleted_by_one_process_are_seen_by_all(
         log.admin.delete_topics(["t"])
         assert ask(other, "b") == 0  # made anew
         assert [record.value for record in log.read("t")] == [b"b"]
-        other.communicate()
 
 
 def test_who_leaves_others_behind_has_flushed_what_it_appended(tmp_path: Path) -> None:

@@ -308,17 +308,16 @@ static plog_status open_or_join(plog_log *log, const plog_open *params, plog_rec
     bool owner_died;
     plog_status status = lock_take(&log->slot->append_lock, &owner_died, error);
     if (status != PLOG_OK) return status;
-    if (owner_died) lock_mended(&log->slot->append_lock);
-    if (owner_died && atomic_load(&log->slot->opened)) { /* died in mid-append: the lock's next owner mends */
-        lock_release(&log->slot->append_lock);
-        return fail(error, PLOG_BUSY, NO_PLACE, "the log is being mended");
-    }
     if (atomic_load(&log->slot->opened)) {
         status = log_join(log, error);
+        /* It died in mid-append; nobody else will be told. */
+        if (status == PLOG_OK && owner_died) status = log_mend_after_death(log, error);
+        if (status != PLOG_OK && owner_died) atomic_store(&log->slot->poisoned, SLOT_POISONED);
     } else {
-        status = open_log(log, params, recovery, error);
+        status = open_log(log, params, recovery, error); /* whoever died in it: it begins again */
         if (status == PLOG_OK) atomic_store(&log->slot->opened, 1);
     }
+    if (owner_died) lock_mended(&log->slot->append_lock);
     lock_release(&log->slot->append_lock);
     return status;
 }

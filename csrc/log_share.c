@@ -197,8 +197,7 @@ plog_status log_begin_active(plog_log *log, plog_error *error) {
     return status;
 }
 
-/* Cuts off what the dead owner of the append lock left behind the tail: bytes, index entries, a segment it began. */
-static plog_status mend_after_death(plog_log *log, plog_error *error) {
+plog_status log_mend_after_death(plog_log *log, plog_error *error) {
     pthread_mutex_lock(&log->list_lock);
     plog_status status = log_begin_active(log, error);
     int64_t active_base = log_active(log)->base_offset;
@@ -224,7 +223,7 @@ plog_status log_lock_append(plog_log *log, plog_error *error) {
     status = log_catch_up(log, error);
     pthread_mutex_unlock(&log->list_lock);
     if (owner_died) {
-        if (status == PLOG_OK) status = mend_after_death(log, error);
+        if (status == PLOG_OK) status = log_mend_after_death(log, error);
         /* Not mended, nobody may append to it; whoever opens the directory alone recovers it. */
         if (status != PLOG_OK) atomic_store(&slot->poisoned, SLOT_POISONED);
         lock_mended(&slot->append_lock);

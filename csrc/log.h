@@ -89,8 +89,8 @@ PLOG_MUST_CHECK plog_status log_check_writable(const plog_log *log, plog_error *
 PLOG_MUST_CHECK plog_status log_lock_append(plog_log *log, plog_error *error);
 void log_unlock_append(plog_log *log);
 
-/* Cuts off what the dead owner of the append lock left behind the tail: bytes, index entries, a segment it began.  Caller
- * has taken the lock over, and its view is up to date. */
+/* Cuts off what the dead owner of the append lock left behind the tail: bytes, index entries, a segment it began.
+ * Caller has taken the lock over, and its view is up to date. */
 PLOG_MUST_CHECK plog_status log_mend_after_death(plog_log *log, plog_error *error);
 
 /* Takes the flush lock, waiting; PLOG_BUSY as in lock_take.  Releasing it wakes those who wait for a flush. */

@@ -2,11 +2,13 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "crc32c.h"
+#include "failpoint.h"
 
 plog_status log_add_segment(plog_log *log, log_segment *segment, plog_error *error) {
     assert(log->segment_count == 0 || segment->base_offset > log_active(log)->base_offset);
@@ -71,7 +73,9 @@ plog_status log_check_writable(const plog_log *log, plog_error *error) {
     if (atomic_load(&log->slot->poisoned) == SLOT_DELETED)
         return fail(error, PLOG_GONE, place, "the partition was deleted");
     if (atomic_load(&log->slot->poisoned) != SLOT_SOUND)
-        return fail(error, PLOG_POISONED, place, "an earlier write or fsync failed; close the log and open it again");
+        return fail(error, PLOG_POISONED, place,
+                    "an earlier write or fsync failed: nothing more is taken until every process has closed the "
+                    "directory; who opens it then checks the log anew");
     return PLOG_OK;
 }
 
@@ -89,6 +93,21 @@ static plog_status unflushed_bases(plog_log *log, int64_t offset, int64_t **out,
     return PLOG_OK;
 }
 
+plog_status log_sync(plog_log *log, int fd, const char *shown, plog_error *error) {
+    atomic_store(&log->slot->syncing, 1);
+    plog_status status = vfs_sync(fd, shown, error);
+    /* The kernel may have dropped the pages: a second try would lie. */
+    if (status != PLOG_OK) atomic_store(&log->slot->poisoned, SLOT_POISONED);
+    atomic_store(&log->slot->syncing, 0);
+    return status;
+}
+
+plog_status log_sync_names(plog_log *log, plog_error *error) {
+    plog_status status = vfs_directory_sync(&log->directory, error);
+    if (status != PLOG_OK) atomic_store(&log->slot->poisoned, SLOT_POISONED);
+    return status;
+}
+
 /* One fdatasync flushes the file's pages, whichever process wrote them.  Takes `fd` over; -1: the file is opened. */
 static plog_status sync_segment(plog_log *log, int64_t base_offset, int fd, plog_error *error) {
     char name[VFS_NAME_BYTES], shown[VFS_SHOWN_BYTES];
@@ -96,9 +115,7 @@ static plog_status sync_segment(plog_log *log, int64_t base_offset, int fd, plog
     vfs_shown(&log->directory, name, shown, sizeof shown);
     plog_status status = fd >= 0 ? PLOG_OK : vfs_open(&log->directory, name, VFS_READ, &fd, error);
     if (status != PLOG_OK || fd < 0) return status; /* deleted meanwhile: nothing of it is to be kept */
-    status = vfs_sync(fd, shown, error);
-    /* The kernel may have dropped the pages: a second try would lie. */
-    if (status != PLOG_OK) atomic_store(&log->slot->poisoned, SLOT_POISONED);
+    status = log_sync(log, fd, shown, error);
     vfs_close(fd);
     return status;
 }
@@ -117,18 +134,18 @@ static plog_status flush_locked(plog_log *log, plog_error *error) {
         int fd = bases[i] == active_base ? active_fd : -1;
         if (fd >= 0) active_fd = -1;
         status = sync_segment(log, bases[i], fd, error);
+        FAILPOINT("flush synced");
     }
     vfs_close(active_fd);
     free(bases);
     /* A new segment's name must be as durable as what is acknowledged in it. */
     if (status == PLOG_OK && atomic_load(&slot->directory_synced_base) < active_base) {
-        status = vfs_directory_sync(&log->directory, error);
-        if (status == PLOG_OK)
-            atomic_store(&slot->directory_synced_base, active_base);
-        else
-            atomic_store(&slot->poisoned, SLOT_POISONED);
+        status = log_sync_names(log, error);
+        if (status == PLOG_OK) atomic_store(&slot->directory_synced_base, active_base);
     }
+    FAILPOINT("flush publish");
     if (status == PLOG_OK) atomic_store_explicit(&slot->flushed_offset, end, memory_order_release);
+    FAILPOINT("flushed");
     return status;
 }
 
@@ -143,8 +160,11 @@ plog_status log_lock_flush(plog_log *log, plog_error *error) {
 }
 
 void log_unlock_flush(plog_log *log) {
+    FAILPOINT("flush raise");
     atomic_fetch_add(&log->slot->flush_word, 1);
+    FAILPOINT("flush unlock");
     lock_release(&log->slot->flush_lock);
+    FAILPOINT("flush wake");
     word_wake(&log->slot->flush_word);
 }
 
@@ -162,8 +182,14 @@ static plog_status flush_or_wait(plog_log *log, int64_t wanted, plog_error *erro
         return atomic_load(&slot->flush_word) != seen ? PLOG_OK : status;
     }
     if (status != PLOG_OK) return status;
+    if (owner_died) FAILPOINT("flush mending");
     if (owner_died) lock_mended(&slot->flush_lock);
-    if (atomic_load_explicit(&slot->flushed_offset, memory_order_acquire) < wanted) status = flush_locked(log, error);
+    if (atomic_load_explicit(&slot->flushed_offset, memory_order_acquire) < wanted) {
+        /* Whoever held the lock before may have been told of a failed fsync; another one would not be. */
+        status = log_check_writable(log, error);
+        sched_yield(); /* who is about to append comes along */
+        if (status == PLOG_OK) status = flush_locked(log, error);
+    }
     log_unlock_flush(log);
     return status;
 }
@@ -200,8 +226,8 @@ void log_free(plog_log *log) {
 
 static plog_status close_files(plog_log *log, plog_error *error) {
     plog_status status = log_check_writable(log, error);
-    if (status == PLOG_OK && log->torn) status = log_mend_tail(log, error);
     if (status == PLOG_OK) status = log_begin_active(log, error);
+    if (status == PLOG_OK) status = log_trim(log, error);
     log_segment *active = log_active(log);
     if (status == PLOG_OK) status = segment_end_time_index(active, &log->directory, error);
     if (status == PLOG_OK) status = log_know_producers(log, error);
@@ -217,7 +243,7 @@ static plog_status close_files(plog_log *log, plog_error *error) {
 
 plog_status plog_log_close(plog_log *log, plog_error *error) {
     plog_status status = PLOG_OK;
-    if (!log->read_only && atomic_load(&log->slot->changed)) {
+    if (!log->read_only && (atomic_load(&log->slot->changed) || log_check_writable(log, error) != PLOG_OK)) {
         status = log_lock_append(log, error);
         if (status == PLOG_BUSY) return status;
         if (status == PLOG_OK) {
@@ -251,6 +277,10 @@ plog_status plog_log_state(plog_log *log, plog_state *out, plog_error *error) {
     pthread_mutex_unlock(&log->list_lock);
     if (status == PLOG_OK) *out = state;
     return status;
+}
+
+int32_t plog_log_slot(const plog_log *log) {
+    return log->slot_number;
 }
 
 void plog_log_retire(plog_log *log) {

@@ -23,7 +23,9 @@
 struct plog_log {
     vfs_directory directory;
     plog_bell *bell;
-    log_slot *slot; /* in pylog.shm, or this log's own */
+    log_slot *slot;            /* in pylog.shm, or this log's own */
+    int32_t slot_number;       /* there; -1: its own */
+    const plog_shared *shared; /* NULL: its own slot */
     bool read_only;
     int32_t leader_epoch;
 
@@ -37,13 +39,17 @@ struct plog_log {
     uint32_t seen_generation; /* of the list */
     int32_t truncations;      /* how many there were; a cursor from before one is void */
 
-    producer_state producers; /* append lock alone, with its offset: what is known of producers below it */
-    int64_t producers_offset; /* -1: nothing is known */
-    bool torn;                /* append lock: a failed append may have left bytes behind the end */
+    producer_state producers;      /* append lock alone, with its offset: what is known of producers below it */
+    int64_t producers_offset;      /* -1: nothing is known */
+    int32_t producers_truncations; /* `truncations` as they were then */
 
     txn_list aborted;             /* transactions whose markers lie below aborted_offset */
     producer_state txn_producers; /* producer state at aborted_offset */
     int64_t aborted_offset;       /* -1: none was looked for yet */
+
+    uint64_t files_seen;   /* digest of the .log files that there were when it was opened */
+    int64_t last_batch_at; /* where log_follow.c looks whether the file was replaced; -1: it has not looked yet */
+    uint8_t last_header[BATCH_HEADER_BYTES];
 
     _Atomic int64_t log_end_offset; /* as the view shows it; stored (release) under the list lock */
     _Atomic int64_t last_stable_offset;
@@ -74,11 +80,22 @@ int64_t log_find_segment(const plog_log *log, int64_t offset);
 /* Puts the file of segment `base` into the list. */
 PLOG_MUST_CHECK plog_status log_open_segment_file(plog_log *log, int64_t base, plog_error *error);
 
+/* Tells one list of files from another. */
+uint64_t log_files_digest(const int64_t *bases, int64_t count);
+
 /* Base offsets of the .log files, rising; the caller frees them. */
 PLOG_MUST_CHECK plog_status log_list_bases(plog_log *log, int64_t **bases_out, int64_t *count_out, plog_error *error);
 
 /* Makes an empty segment at `base_offset` and its files; they are removed again where that fails. */
 PLOG_MUST_CHECK plog_status log_new_segment(plog_log *log, int64_t base_offset, log_segment **out, plog_error *error);
+
+/* Recovery of a poisoned log: copies the segments from index `first` on into new files, and fsyncs those.  The renames
+ * become durable with the next fsync of the directory. */
+PLOG_MUST_CHECK plog_status log_renew_segments(plog_log *log, int64_t first, plog_error *error);
+
+/* fdatasync of one of the log's files, and fsync of its directory.  A failure poisons the log. */
+PLOG_MUST_CHECK plog_status log_sync(plog_log *log, int fd, const char *shown, plog_error *error);
+PLOG_MUST_CHECK plog_status log_sync_names(plog_log *log, plog_error *error);
 
 /* PLOG_READ_ONLY or PLOG_POISONED where nothing may be written. */
 PLOG_MUST_CHECK plog_status log_check_writable(const plog_log *log, plog_error *error);
@@ -89,9 +106,12 @@ PLOG_MUST_CHECK plog_status log_check_writable(const plog_log *log, plog_error *
 PLOG_MUST_CHECK plog_status log_lock_append(plog_log *log, plog_error *error);
 void log_unlock_append(plog_log *log);
 
-/* Cuts off what the dead owner of the append lock left behind the tail: bytes, index entries, a segment it began.
- * Caller has taken the lock over, and its view is up to date. */
-PLOG_MUST_CHECK plog_status log_mend_after_death(plog_log *log, plog_error *error);
+/* The append lock's owner has died: whoever has the lock next mends the log first. */
+void log_note_death(plog_log *log);
+
+/* Cuts off what an append that died or failed has left behind the tail: bytes, index entries, a segment it began.
+ * Nothing is appended before that has succeeded.  Caller holds the append lock. */
+PLOG_MUST_CHECK plog_status log_mend(plog_log *log, plog_error *error);
 
 /* Takes the flush lock, waiting; PLOG_BUSY as in lock_take.  Releasing it wakes those who wait for a flush. */
 PLOG_MUST_CHECK plog_status log_lock_flush(plog_log *log, plog_error *error);
@@ -122,6 +142,9 @@ PLOG_MUST_CHECK plog_status log_know_producers(plog_log *log, plog_error *error)
 /* Cuts off what a failed append left behind the end of the active segment and its indexes.  Caller holds the append
  * lock, or is alone. */
 PLOG_MUST_CHECK plog_status log_mend_tail(plog_log *log, plog_error *error);
+
+/* Cuts off what was written ahead of the active segment's end, for good.  Caller holds the append lock. */
+PLOG_MUST_CHECK plog_status log_trim(plog_log *log, plog_error *error);
 
 /* Removes a segment's files. */
 PLOG_MUST_CHECK plog_status log_remove_files(plog_log *log, int64_t base_offset, plog_error *error);

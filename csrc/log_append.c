@@ -4,7 +4,11 @@
  * next append (`torn`).  The offsets that readers see move only after everything else has succeeded. */
 #include <inttypes.h>
 
+#include "failpoint.h"
 #include "log.h"
+
+/* How far zeros are written ahead: as far as the segment has got, within these. */
+enum { AHEAD_BYTES_MIN = 64 << 10, AHEAD_BYTES_MAX = 1 << 20 };
 
 /* Kafka's rule, tested before every batch.  Caller holds the list lock: a reader may rebuild the indexes. */
 static bool roll_is_due(const plog_log *log, const batch_header *header) {
@@ -27,16 +31,27 @@ static bool roll_is_due(const plog_log *log, const batch_header *header) {
            batch_last_offset(header) - active->base_offset > INT32_MAX;
 }
 
+plog_status log_trim(plog_log *log, plog_error *error) {
+    plog_status status = segment_trim(log_active(log), &log->directory, error);
+    /* Its fsync may have failed, and with it what was flushed along. */
+    if (status != PLOG_OK) atomic_store(&log->slot->poisoned, SLOT_POISONED);
+    return status;
+}
+
 static plog_status roll(plog_log *log, plog_error *error) {
     log_segment *old = log_active(log), *new;
     int64_t base_offset = log_end(log);
     pthread_mutex_lock(&log->list_lock);
     plog_status status = segment_end_time_index(old, &log->directory, error);
     pthread_mutex_unlock(&log->list_lock);
+    FAILPOINT("roll ended");
+    if (status == PLOG_OK) status = log_trim(log, error);
     if (status == PLOG_OK) status = log_know_producers(log, error);
     if (status == PLOG_OK) status = log_save_snapshot(log, base_offset, error);
+    FAILPOINT("roll noted");
     if (status == PLOG_OK) status = log_new_segment(log, base_offset, &new, error);
     if (status != PLOG_OK) return status;
+    FAILPOINT("roll made");
     pthread_mutex_lock(&log->list_lock);
     status = log_add_segment(log, new, error);
     if (status == PLOG_OK) {
@@ -45,7 +60,9 @@ static plog_status roll(plog_log *log, plog_error *error) {
         vfs_close(old->log_fd);
         old->log_fd = -1;
         old->max_timestamp_known = true;
+        FAILPOINT("roll publish");
         log_publish(log); /* from here on the new segment's files are not a dead process's leavings */
+        FAILPOINT("rolled");
     }
     pthread_mutex_unlock(&log->list_lock);
     if (status != PLOG_OK) {
@@ -63,12 +80,12 @@ plog_status log_mend_tail(plog_log *log, plog_error *error) {
     segment_file_name(active, "log", name);
     vfs_shown(&log->directory, name, shown, sizeof shown);
     plog_status status = vfs_truncate(active->log_fd, shown, segment_bytes(active), error);
+    if (status == PLOG_OK) active->file_bytes = segment_bytes(active);
     pthread_mutex_lock(&log->list_lock);
     index_file *offsets = &active->offset_index, *times = &active->time_index;
     if (status == PLOG_OK) status = index_file_cut(offsets, &log->directory, offsets->count, error);
     if (status == PLOG_OK) status = index_file_cut(times, &log->directory, times->count, error);
     pthread_mutex_unlock(&log->list_lock);
-    if (status == PLOG_OK) log->torn = false;
     return status;
 }
 
@@ -90,6 +107,16 @@ static plog_status note_batch(plog_log *log, const batch_header *header, const u
     return status;
 }
 
+static void write_ahead(plog_log *log, int64_t batch_bytes) {
+    log_segment *active = log_active(log);
+    int64_t bytes = segment_bytes(active), ahead_bytes = bytes < AHEAD_BYTES_MAX ? bytes : AHEAD_BYTES_MAX;
+    if (bytes + batch_bytes <= active->file_bytes) return;
+    if (ahead_bytes < AHEAD_BYTES_MIN) ahead_bytes = AHEAD_BYTES_MIN;
+    int64_t bytes_max = bytes + batch_bytes + ahead_bytes;
+    if (bytes_max > log->options.segment_bytes) bytes_max = log->options.segment_bytes;
+    segment_write_ahead(active, &log->directory, bytes_max);
+}
+
 static plog_status write_batch(plog_log *log, const batch_header *header, const uint8_t *batch, plog_error *error) {
     log_segment *active = log_active(log);
     int64_t position = segment_bytes(active), stable;
@@ -98,11 +125,13 @@ static plog_status write_batch(plog_log *log, const batch_header *header, const 
     vfs_shown(&log->directory, name, shown, sizeof shown);
     plog_status status = vfs_write(active->log_fd, shown, batch, header->batch_bytes, position, error);
     if (status != PLOG_OK) return status;
+    FAILPOINT("append written");
     /* Counted and made readable in one step: who rebuilds the indexes meanwhile sees the batch in both or in
      * neither. */
     pthread_mutex_lock(&log->list_lock);
     segment_mark before = segment_mark_of(active);
     status = segment_count_batch(active, &log->directory, header, position, log->options.index_interval_bytes, error);
+    FAILPOINT("append counted");
     if (status == PLOG_OK) status = note_batch(log, header, batch, &stable, error);
     if (status == PLOG_OK) {
         atomic_store_explicit(&active->bytes, position + header->batch_bytes, memory_order_release);
@@ -116,10 +145,9 @@ static plog_status write_batch(plog_log *log, const batch_header *header, const 
     return status;
 }
 
-static plog_status append_locked(plog_log *log, uint8_t *batch, plog_appended *out, plog_error *error) {
+static plog_status append_locked(plog_log *log, uint8_t *batch, bool ahead, plog_appended *out, plog_error *error) {
     batch_header header;
     plog_status status = log_check_writable(log, error);
-    if (status == PLOG_OK && log->torn) status = log_mend_tail(log, error);
     if (status != PLOG_OK) return status;
     int64_t base_offset = log_end(log);
     store_be64(batch + BATCH_BASE_OFFSET_AT, (uint64_t)base_offset);
@@ -128,23 +156,26 @@ static plog_status append_locked(plog_log *log, uint8_t *batch, plog_appended *o
     if (header.producer_id >= 0) status = log_know_producers(log, error);
     if (status != PLOG_OK) return status;
     atomic_store(&log->slot->changed, 1);
+    FAILPOINT("append changed");
     pthread_mutex_lock(&log->list_lock);
     status = log_begin_active(log, error);
     bool rolled = status == PLOG_OK && roll_is_due(log, &header);
     pthread_mutex_unlock(&log->list_lock);
     if (rolled) status = roll(log, error);
+    if (status == PLOG_OK && ahead) write_ahead(log, header.batch_bytes);
     if (status == PLOG_OK) status = write_batch(log, &header, batch, error);
     if (status != PLOG_OK) {
         plog_error second;
         /* Mended now, so that the file is whole if the process dies, or else by the next append. */
-        log->torn = log_mend_tail(log, &second) != PLOG_OK;
+        if (log_mend_tail(log, &second) != PLOG_OK) atomic_store(&log->slot->torn, 1);
         return status;
     }
     *out = (plog_appended){base_offset, log->options.log_append_time ? header.max_timestamp : -1, rolled};
     return PLOG_OK;
 }
 
-plog_status plog_log_append(plog_log *log, uint8_t *batch, int64_t batch_bytes, plog_appended *out, plog_error *error) {
+static plog_status append(plog_log *log, uint8_t *batch, int64_t batch_bytes, bool ahead, plog_appended *out,
+                          plog_error *error) {
     batch_header header;
     error_place place = {log->directory.shown, -1, -1};
     if (batch_bytes < BATCH_HEADER_BYTES) return fail(error, PLOG_INVALID, place, "the batch has no header");
@@ -171,8 +202,17 @@ plog_status plog_log_append(plog_log *log, uint8_t *batch, int64_t batch_bytes, 
 
     plog_status status = log_lock_append(log, error);
     if (status != PLOG_OK) return status;
-    status = append_locked(log, batch, out, error);
+    status = append_locked(log, batch, ahead, out, error);
     log_unlock_append(log);
     if (status == PLOG_OK && log->bell != NULL) plog_bell_ring(log->bell);
     return status;
+}
+
+plog_status plog_log_append(plog_log *log, uint8_t *batch, int64_t batch_bytes, plog_appended *out, plog_error *error) {
+    return append(log, batch, batch_bytes, false, out, error);
+}
+
+plog_status plog_log_append_ahead(plog_log *log, uint8_t *batch, int64_t batch_bytes, plog_appended *out,
+                                  plog_error *error) {
+    return append(log, batch, batch_bytes, true, out, error);
 }

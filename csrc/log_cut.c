@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "failpoint.h"
 #include "log.h"
 
 static plog_status lock_all(plog_log *log, plog_error *error) {
@@ -39,7 +40,7 @@ static plog_status cut_position(plog_log *log, log_segment *segment, int64_t off
     batch_header header = {.base_offset = offset};
     if (walk.position < walk.bytes) batch_header_load(walk.data + walk.position, &header);
     *end_out = header.base_offset < offset ? header.base_offset : offset;
-    return PLOG_OK;
+    return segment_check_sound(segment, &log->directory, error);
 }
 
 /* Makes segment `at` the active one, with `position` bytes, in the view and for everybody.  Its files, and those of the
@@ -63,8 +64,12 @@ static plog_status publish_cut(plog_log *log, int64_t at, int64_t position, int6
     log->truncations = log->truncations < INT32_MAX - 1 ? log->truncations + 1 : 0;
     atomic_store_explicit(&log->log_end_offset, end, memory_order_release);
     if (atomic_load(&log->last_stable_offset) > end) atomic_store(&log->last_stable_offset, end);
+    FAILPOINT("cut begin");
     if (atomic_load(&log->slot->flushed_offset) > end) atomic_store(&log->slot->flushed_offset, end);
+    atomic_store(&log->slot->directory_synced_base, -1); /* a segment of the same name may come again */
+    FAILPOINT("cut publish");
     log_publish(log);
+    FAILPOINT("cut raise");
     log->seen_generation = atomic_fetch_add(&log->slot->list_generation, 1) + 1;
     return PLOG_OK;
 }
@@ -76,13 +81,16 @@ static plog_status cut(plog_log *log, int64_t at, int64_t position, int64_t end,
     plog_status status = log_list_bases(log, &bases, &count, error);
     atomic_store(&log->slot->changed, 1);
     if (status == PLOG_OK) status = publish_cut(log, at, position, end, error);
+    FAILPOINT("cut published");
     /* Newest files first: a crash in between leaves a shorter log without a hole. */
     for (; status == PLOG_OK && count > 0 && bases[count - 1] > segment->base_offset; count--)
         status = log_remove_files(log, bases[count - 1], error);
     free(bases);
+    FAILPOINT("cut removed");
     if (status == PLOG_OK) status = log_remove_snapshots(log, end, error);
     if (status == PLOG_OK) status = index_file_rewrite(&segment->offset_index, &log->directory, error);
     if (status == PLOG_OK) status = index_file_rewrite(&segment->time_index, &log->directory, error);
+    FAILPOINT("cut indexed");
     if (status == PLOG_OK) status = segment_begin(segment, &log->directory, error);
     if (status == PLOG_OK) status = log_load_snapshot(log, &log->producers, end, &from, error);
     if (status == PLOG_OK) status = log_replay(log, &log->producers, from, NULL, error);
@@ -98,6 +106,11 @@ static plog_status truncate_locked(plog_log *log, int64_t offset, plog_error *er
     if (at < 0) at = 0;
     plog_status status = cut_position(log, log->segments[at], offset, &position, &end, error);
     if (status != PLOG_OK) return status;
+    if (end < log_start(log))
+        return fail(error, PLOG_INVALID, (error_place){log->directory.shown, position, offset},
+                    "offset %" PRId64 " lies in a batch that begins before the log start %" PRId64
+                    ": nothing would be left to append to",
+                    offset, log_start(log));
     int64_t end_before = log_end(log);
     status = cut(log, at, position, end, error);
     /* Half done, it is only good for being opened anew. */
@@ -128,21 +141,22 @@ plog_status plog_log_delete_before(plog_log *log, int64_t offset, plog_error *er
                       "offset %" PRId64 " is behind the log end %" PRId64, offset, log_end(log));
     if (status == PLOG_OK && offset > log_start(log))
         atomic_store_explicit(&log->slot->log_start_offset, offset, memory_order_release);
+    FAILPOINT("delete raised");
     int64_t start = log_start(log);
     bool removed = false;
     /* Oldest first; the active segment stays, however old its records are. */
     while (status == PLOG_OK && log->segment_count > 1 && log->segments[1]->base_offset <= start) {
         status = log_remove_files(log, log->segments[0]->base_offset, error);
         if (status != PLOG_OK) break;
+        FAILPOINT("delete removed");
         segment_free(log->segments[0]);
         log->segment_count--;
         memmove(log->segments, log->segments + 1, (size_t)log->segment_count * sizeof *log->segments);
         removed = true;
     }
-    if (removed) {
-        log_publish(log);
-        log->seen_generation = atomic_fetch_add(&log->slot->list_generation, 1) + 1;
-    }
+    FAILPOINT("delete raise");
+    /* The tail is as it was; the view's may lack the indexes that it tells of. */
+    if (removed) log->seen_generation = atomic_fetch_add(&log->slot->list_generation, 1) + 1;
     unlock_all(log);
     return status;
 }

@@ -20,7 +20,9 @@ static bool ends_with(const char *name, const char *suffix) {
 static plog_status visit_transit(void *context, const char *name, plog_error *error) {
     listing *list = context;
     if (ends_with(name, ".swap")) list->swaps = true;
-    if (list->log->read_only || !(ends_with(name, ".deleted") || ends_with(name, ".cleaned"))) return PLOG_OK;
+    if (list->log->read_only ||
+        !(ends_with(name, ".deleted") || ends_with(name, ".cleaned") || ends_with(name, ".tmp")))
+        return PLOG_OK;
     return vfs_unlink(&list->log->directory, name, error);
 }
 
@@ -106,12 +108,21 @@ static plog_status visit_swap(void *context, const char *name, plog_error *error
         batch_header header;
         while (walk.position < walk.bytes && batch_walk_step(&walk, &header) == NULL)
             last_offset = batch_last_offset(&header);
+        if (mapping_lost(mapping, 0, bytes))
+            status = fail(error, PLOG_CORRUPT, (error_place){shown, walk.position, -1},
+                          "the file was cut from outside, or could not be read");
         plog_mapping_release(mapping);
     }
     for (int64_t i = 0; i < list->count && status == PLOG_OK; i++)
         if (list->bases[i] >= base && list->bases[i] <= last_offset)
             status = log_remove_files(list->log, list->bases[i], error);
     return status == PLOG_OK ? vfs_rename(directory, name, final, error) : status;
+}
+
+uint64_t log_files_digest(const int64_t *bases, int64_t count) {
+    uint64_t digest = (uint64_t)count;
+    for (int64_t i = 0; i < count; i++) digest = (digest ^ (uint64_t)bases[i]) * 0x9e3779b97f4a7c15u;
+    return digest;
 }
 
 plog_status log_list_bases(plog_log *log, int64_t **bases_out, int64_t *count_out, plog_error *error) {
@@ -141,6 +152,7 @@ plog_status log_list_segments(plog_log *log, plog_error *error) {
     }
     if (list.count > 0) qsort(list.bases, (size_t)list.count, sizeof *list.bases, compare_offsets);
     if (status == PLOG_OK && !log->read_only) status = vfs_directory_list(&log->directory, visit_orphan, &list, error);
+    log->files_seen = log_files_digest(list.bases, list.count);
     for (int64_t i = 0; i < list.count && status == PLOG_OK; i++)
         status = log_open_segment_file(log, list.bases[i], error);
     free(list.bases);

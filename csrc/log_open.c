@@ -7,13 +7,20 @@
  *     on every CRC is checked.  At the first bad byte there, that segment is cut and later ones are removed.  Damage
  *     below the recovery point is counted, left, and stepped over: it was on the disk once, so it is no torn tail.
  *     Where the log ends below the recovery point it goes on in a new segment there: no offset is given twice.
+ *     Where an fsync failed before, the segments from there on are written anew first (log_renew.c).
  *  4. Index files that are missing, and those of walked segments, are written anew from the log.
  *  5. Producer state comes from the newest snapshot and the log behind it.
  *
  * Each step can be interrupted and begun again: it ends in the same files.  read_only does the same in memory. */
 #include <stdlib.h>
+#include <string.h>
 
+#include "failpoint.h"
 #include "log.h"
+
+static bool is_poisoned(const plog_log *log) {
+    return atomic_load(&log->slot->poisoned) == SLOT_POISONED;
+}
 
 /* Writes both index files of a segment as they are in memory, with the entry that ends the time index. */
 static plog_status write_indexes(plog_log *log, log_segment *segment, plog_recovery *recovery, plog_error *error) {
@@ -54,9 +61,18 @@ static plog_status settle_segment(plog_log *log, const log_segment *segment, plo
     int fd = -1;
     plog_status status = vfs_open(&log->directory, name, VFS_WRITE, &fd, error);
     if (status == PLOG_OK && fd >= 0) status = vfs_truncate(fd, shown, segment_bytes(segment), error);
-    if (status == PLOG_OK && fd >= 0) status = vfs_sync(fd, shown, error);
+    if (status == PLOG_OK && fd >= 0) status = log_sync(log, fd, shown, error);
     vfs_close(fd);
     return status;
+}
+
+/* Whether the walk stands at what an appender has written ahead: zeros up to the end of the file, behind all that was
+ * on the disk. */
+static bool is_ahead(const batch_walk *walk, const plog_mapping *mapping, int64_t end_offset_min) {
+    const uint8_t *rest = walk->data + walk->position;
+    int64_t bytes = walk->bytes - walk->position;
+    return walk->next_offset >= end_offset_min && rest[0] == 0 && memcmp(rest, rest + 1, (size_t)bytes - 1) == 0 &&
+           !mapping_lost(mapping, walk->position, bytes);
 }
 
 /* Steps over damage below offset_max, where the log is known to have got to.  The first batch behind it has nothing
@@ -68,8 +84,7 @@ static void step_over_damage(batch_walk *walk, int64_t offset_max) {
 }
 
 /* Whether a whole batch from below the recovery point lies at the walk's position.  Where gaps are allowed, that says
- * of
- * the batch before it that its offset was changed, and nothing of a torn tail. */
+ * of the batch before it that its offset was changed, and nothing of a torn tail. */
 static bool holds_older_batch(const batch_walk *walk, int64_t segment_base, int64_t recovery_point) {
     batch_walk probe = *walk;
     batch_header header;
@@ -102,9 +117,13 @@ static plog_status recover_segment(plog_log *log, log_segment *segment, int64_t 
         if (problem == NULL) {
             status = segment_count_batch(segment, &log->directory, &header, position, log->options.index_interval_bytes,
                                          error);
-        } else if (below || (!walk.dense && holds_older_batch(&walk, segment->base_offset, recovery_point))) {
+        } else if (!is_ahead(&walk, segment->mapping, end_offset_min) &&
+                   (below || (!walk.dense && holds_older_batch(&walk, segment->base_offset, recovery_point)))) {
             recovery->damaged++;
             step_over_damage(&walk, end_offset_min);
+        } else if (mapping_lost(segment->mapping, position, bytes - position)) {
+            /* What cannot be read now is no torn tail. */
+            status = segment_fail(segment, &log->directory, position, walk.next_offset, problem, error);
         } else {
             *cut_out = true;
             recovery->truncated_bytes += bytes - position;
@@ -138,6 +157,7 @@ static plog_status recover(plog_log *log, int64_t recovery_point, int64_t end_of
     if (first < 0) first = 0;
     *first_out = first;
     plog_status status = PLOG_OK;
+    if (is_poisoned(log)) status = log_renew_segments(log, first, error);
     int64_t next_offset = 0;
     int32_t damaged = 0;
     for (int64_t i = first; i < log->segment_count && status == PLOG_OK; i++) {
@@ -158,6 +178,7 @@ static plog_status recover(plog_log *log, int64_t recovery_point, int64_t end_of
         if (status == PLOG_OK) status = settle_segment(log, segment, error);
         if (status == PLOG_OK) status = write_indexes(log, segment, recovery, error);
     }
+    if (status == PLOG_OK && !log->read_only) status = log_sync_names(log, error);
     *end_lost_out = status == PLOG_OK && next_offset < end_offset_min;
     if (*end_lost_out) {                                       /* offsets are not given twice */
         if (recovery->damaged == damaged) recovery->damaged++; /* though nothing in the file looks wrong */
@@ -277,13 +298,13 @@ static plog_status open_log(plog_log *log, const plog_open *params, plog_recover
     plog_status status = log_list_segments(log, error);
     if (status != PLOG_OK) return status;
     int64_t first = log->segment_count;
-    bool end_lost = false;
+    bool end_lost = false, clean = params->clean && !is_poisoned(log);
     if (log->segment_count > 0) {
         bool holds = false;
-        if (params->clean) status = trust(log, &holds, error);
+        if (clean) status = trust(log, &holds, error);
         holds = holds && log_end(log) >= params->recovery_point;
         /* After a clean close all was on the disk: whatever does not hold is damage, not a torn tail. */
-        int64_t recovery_point = params->clean ? INT64_MAX : params->recovery_point;
+        int64_t recovery_point = clean ? INT64_MAX : params->recovery_point;
         if (status == PLOG_OK && !holds)
             status = recover(log, recovery_point, params->recovery_point, recovery, &first, &end_lost, error);
         if (status == PLOG_OK && !log->read_only)
@@ -306,25 +327,39 @@ static plog_status open_log(plog_log *log, const plog_open *params, plog_recover
  * apart. */
 static plog_status open_or_join(plog_log *log, const plog_open *params, plog_recovery *recovery, plog_error *error) {
     bool owner_died;
+    if (log->read_only && !log->slot->is_private) return log_join(log, error);
     plog_status status = lock_take(&log->slot->append_lock, &owner_died, error);
     if (status != PLOG_OK) return status;
+    if (owner_died) log_note_death(log); /* nobody else will be told */
+    if (owner_died) FAILPOINT("open mending");
     if (atomic_load(&log->slot->opened)) {
         status = log_join(log, error);
-        /* It died in mid-append; nobody else will be told. */
-        if (status == PLOG_OK && owner_died) status = log_mend_after_death(log, error);
-        if (status != PLOG_OK && owner_died) atomic_store(&log->slot->poisoned, SLOT_POISONED);
+        if (status == PLOG_OK) status = log_mend(log, error);
     } else {
         status = open_log(log, params, recovery, error); /* whoever died in it: it begins again */
-        if (status == PLOG_OK) atomic_store(&log->slot->opened, 1);
+        FAILPOINT("open recovered");
+        if (status == PLOG_OK) {
+            atomic_store(&log->slot->torn, 0);
+            atomic_store(&log->slot->poisoned, SLOT_SOUND);
+            atomic_store(&log->slot->opened, 1);
+        }
+        FAILPOINT("opened");
     }
-    if (owner_died) lock_mended(&log->slot->append_lock);
     lock_release(&log->slot->append_lock);
     return status;
 }
 
 static plog_status find_slot(plog_log *log, const plog_open *params, plog_error *error) {
-    if (params->shared != NULL && !log->read_only)
-        return shared_slot(params->shared, log->directory.shown, &log->slot, error);
+    if (params->shared != NULL && !log->read_only) {
+        plog_status status = shared_slot(params->shared, log->directory.shown, &log->slot, error);
+        if (status == PLOG_OK) log->slot_number = shared_slot_number(params->shared, log->slot);
+        return status;
+    }
+    if (params->shared != NULL) log->slot_number = shared_find_opened(params->shared, log->directory.shown);
+    if (log->slot_number >= 0) {
+        log->slot = shared_slot_at(params->shared, (uint32_t)log->slot_number);
+        return PLOG_OK;
+    }
     log->slot = malloc(sizeof *log->slot);
     if (log->slot == NULL) return fail_memory(error);
     slot_init(log->slot, false);
@@ -339,10 +374,11 @@ plog_status plog_log_open(const char *directory, const plog_open *params, plog_l
     log->leader_epoch = params->leader_epoch;
     log->read_only = params->read_only != 0;
     log->bell = params->bell;
-    log->producers_offset = log->aborted_offset = -1;
+    log->shared = params->shared;
+    log->producers_offset = log->aborted_offset = log->last_batch_at = -1;
     pthread_mutex_init(&log->list_lock, NULL);
     plog_recovery recovery = {.truncated_position = -1, .truncated_segment = -1};
-    log->directory.fd = -1;
+    log->directory.fd = log->slot_number = -1;
     plog_status status = vfs_directory_open(directory, &log->directory, error);
     if (status == PLOG_OK) status = find_slot(log, params, error);
     if (status == PLOG_OK) status = open_or_join(log, params, &recovery, error);

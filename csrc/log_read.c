@@ -17,10 +17,14 @@ static plog_status corrupt_at(const plog_log *log, int64_t segment_base, int64_t
     return fail(error, PLOG_CORRUPT, (error_place){shown, position, offset}, "%s", problem);
 }
 
-/* CRC mismatches are told with both sums. */
-static plog_status corrupt_batch(const plog_log *log, int64_t segment_base, const batch_walk *walk, const char *problem,
-                                 plog_error *error) {
+/* What is wrong with the batch at the walk's position: its bytes were lost, or it is corrupt; CRC mismatches are told
+ * with both sums. */
+static plog_status corrupt_batch(const plog_log *log, int64_t segment_base, const plog_mapping *mapping,
+                                 const batch_walk *walk, const char *problem, plog_error *error) {
     batch_header header;
+    if (mapping_lost(mapping, walk->position, walk->bytes - walk->position))
+        return mapping_fail(mapping, &log->directory, segment_base, walk->bytes, walk->position, walk->next_offset,
+                            error);
     if (walk->bytes - walk->position < BATCH_HEADER_BYTES)
         return corrupt_at(log, segment_base, walk->position, walk->next_offset, problem, error);
     batch_header_load(walk->data + walk->position, &header);
@@ -44,6 +48,15 @@ static plog_status ready_segment(plog_log *log, int64_t at, plog_error *error) {
     status = log_load_indexes(log, segment, error);
     if (status == PLOG_OK) log_mend_indexes(log, segment);
     return status;
+}
+
+/* Whether a failure may be the doing of a truncation, or of a deletion by another process, that came since the view had
+ * `truncations` of them: then the view is up to date with it.  Caller holds the list lock. */
+static bool overtaken(plog_log *log, int32_t truncations) {
+    plog_error ignored; /* the failure is the one to tell */
+    bool is_behind = atomic_load(&log->slot->list_generation) != log->seen_generation;
+    if (is_behind && log_catch_up(log, &ignored) != PLOG_OK) return false;
+    return log->truncations != truncations;
 }
 
 /* Brings the list of aborted transactions up to the log end: what the markers in the log say.  Caller holds the list
@@ -138,7 +151,7 @@ static plog_status collect(plog_log *log, read_place *place, int64_t offset, int
         }
         if (problem != NULL) {
             if (chunk->batches > 0) break; /* told by the next fetch, which begins here */
-            return corrupt_batch(log, place->segment_base, &here, problem, error);
+            return corrupt_batch(log, place->segment_base, place->mapping, &here, problem, error);
         }
         bool wanted = batch_last_offset(&header) >= offset && batch_wanted(log, &header, flags);
         if (chunk->batches > 0 && (!wanted || !joins(chunk, &header, bytes_max))) {
@@ -154,6 +167,7 @@ static plog_status collect(plog_log *log, read_place *place, int64_t offset, int
             chunk->codec = batch_codec(&header);
             chunk->log_append_time = (header.attributes & BATCH_LOG_APPEND_TIME) != 0;
         }
+        chunk->last_batch_at = (flags & PLOG_FETCH_CHECK_CRCS) != 0 ? chunk->bytes : -1;
         chunk->bytes += header.batch_bytes;
         chunk->records += header.record_count;
         chunk->batches++;
@@ -162,62 +176,81 @@ static plog_status collect(plog_log *log, read_place *place, int64_t offset, int
     return PLOG_OK;
 }
 
+/* Reads from chunk->next_offset on in the segment that holds it; *more_out: it is worth looking behind it. */
+static plog_status fetch_segment(plog_log *log, int64_t limit, int64_t bytes_max, int32_t flags, plog_cursor *cursor,
+                                 plog_chunk *chunk, bool *more_out, plog_error *error) {
+    read_place place = {0};
+    int64_t from = chunk->next_offset;
+    *more_out = false;
+    pthread_mutex_lock(&log->list_lock);
+    plog_status status = find_place(log, from, cursor, &place, error);
+    pthread_mutex_unlock(&log->list_lock);
+    if (status != PLOG_OK) return status;
+    status = collect(log, &place, from, limit, bytes_max, flags, chunk, error);
+    if (status == PLOG_OK && chunk->batches > 0) {
+        chunk->mapping = place.mapping;
+        chunk->segment_base = place.segment_base;
+        if (cursor != NULL)
+            *cursor = (plog_cursor){chunk->next_offset, place.segment_base, place.walk.position, 1 + place.truncations};
+        return PLOG_OK;
+    }
+    plog_mapping_release(place.mapping);
+    if (status != PLOG_OK) return status;
+    if (place.walk.position < place.walk.bytes) return PLOG_OK; /* the limit was reached */
+    /* The segment is at its end. */
+    int64_t reached = place.walk.next_offset > from ? place.walk.next_offset : from;
+    bool gap_allowed = !place.dense && place.next_base >= 0;
+    if (reached < place.end && !gap_allowed)
+        return corrupt_at(log, place.segment_base, place.walk.position, reached,
+                          "records are missing behind this place", error);
+    chunk->next_offset = place.end > reached ? place.end : reached;
+    *more_out = place.next_base >= 0;
+    return PLOG_OK;
+}
+
 static plog_status out_of_range(const plog_log *log, int64_t offset, plog_error *error) {
     return fail(error, PLOG_OUT_OF_RANGE, (error_place){log->directory.shown, -1, offset},
                 "offset %" PRId64 " is out of range %" PRId64 " to %" PRId64, offset, log_start(log), log_end(log));
 }
 
-static plog_status fetch(plog_log *log, int64_t offset, int64_t limit, int64_t bytes_max, int32_t flags,
-                         plog_cursor *cursor, plog_chunk *chunk, plog_error *error) {
-    chunk->next_offset = offset;
-    while (chunk->next_offset < limit) {
-        read_place place = {0};
-        int64_t from = chunk->next_offset;
-        pthread_mutex_lock(&log->list_lock);
-        plog_status status = find_place(log, from, cursor, &place, error);
-        bool stale = status != PLOG_OK && atomic_load(&log->slot->list_generation) != log->seen_generation;
-        if (stale) status = log_catch_up(log, error); /* another process has taken the segment's file away */
-        pthread_mutex_unlock(&log->list_lock);
-        if (status != PLOG_OK) return status;
-        if (stale && from < log_start(log)) return out_of_range(log, from, error);
-        if (stale) continue;
-        status = collect(log, &place, from, limit, bytes_max, flags, chunk, error);
-        if (status == PLOG_OK && chunk->batches > 0) {
-            chunk->mapping = place.mapping;
-            chunk->segment_base = place.segment_base;
-            if (cursor != NULL)
-                *cursor =
-                    (plog_cursor){chunk->next_offset, place.segment_base, place.walk.position, 1 + place.truncations};
-            return PLOG_OK;
-        }
-        plog_mapping_release(place.mapping);
-        if (status != PLOG_OK) return status;
-        if (place.walk.position < place.walk.bytes) return PLOG_OK; /* the limit was reached */
-        /* The segment is at its end. */
-        int64_t reached = place.walk.next_offset > from ? place.walk.next_offset : from;
-        bool gap_allowed = !place.dense && place.next_base >= 0;
-        if (reached < place.end && !gap_allowed)
-            return corrupt_at(log, place.segment_base, place.walk.position, reached,
-                              "records are missing behind this place", error);
-        chunk->next_offset = place.end > reached ? place.end : reached;
-        if (place.next_base < 0) return PLOG_OK;
-    }
-    return PLOG_OK;
+/* Up to where a reader may read.  Caller holds the list lock. */
+static plog_status find_limit(plog_log *log, int64_t offset, int32_t flags, int64_t *limit_out, plog_error *error) {
+    *limit_out = log_end(log);
+    if (offset < log_start(log) || offset > *limit_out) return out_of_range(log, offset, error);
+    if (!(flags & PLOG_FETCH_READ_COMMITTED)) return PLOG_OK;
+    *limit_out = atomic_load_explicit(&log->last_stable_offset, memory_order_acquire);
+    return know_aborted(log, error);
+}
+
+/* One try; *overtaken_out tells of a failure that it is not the last word. */
+static plog_status fetch(plog_log *log, int64_t offset, int64_t bytes_max, int32_t flags, plog_cursor *cursor,
+                         plog_chunk *chunk, bool *overtaken_out, plog_error *error) {
+    int64_t limit = 0;
+    *chunk = (plog_chunk){.next_offset = offset};
+    pthread_mutex_lock(&log->list_lock);
+    plog_status status = log_catch_up(log, error);
+    int32_t truncations = log->truncations;
+    chunk->sequence = log->seen_sequence;
+    if (status == PLOG_OK) status = find_limit(log, offset, flags, &limit, error);
+    pthread_mutex_unlock(&log->list_lock);
+    for (bool more = true; status == PLOG_OK && more && chunk->next_offset < limit;)
+        status = fetch_segment(log, limit, bytes_max, flags, cursor, chunk, &more, error);
+    *overtaken_out = false;
+    if (status == PLOG_OK) return status;
+    pthread_mutex_lock(&log->list_lock);
+    *overtaken_out = overtaken(log, truncations);
+    pthread_mutex_unlock(&log->list_lock);
+    return status;
 }
 
 plog_status plog_log_fetch(plog_log *log, int64_t offset, int64_t bytes_max, int32_t flags, plog_cursor *cursor,
                            plog_chunk *out, plog_error *error) {
-    plog_chunk chunk = {0};
-    pthread_mutex_lock(&log->list_lock);
-    plog_status status = log_catch_up(log, error);
-    int64_t limit = log_end(log);
-    if (status == PLOG_OK && (offset < log_start(log) || offset > limit)) status = out_of_range(log, offset, error);
-    if (status == PLOG_OK && (flags & PLOG_FETCH_READ_COMMITTED)) {
-        limit = atomic_load_explicit(&log->last_stable_offset, memory_order_acquire);
-        status = know_aborted(log, error);
-    }
-    pthread_mutex_unlock(&log->list_lock);
-    if (status == PLOG_OK) status = fetch(log, offset, limit, bytes_max, flags, cursor, &chunk, error);
+    plog_chunk chunk;
+    plog_status status;
+    bool again;
+    do {
+        status = fetch(log, offset, bytes_max, flags, cursor, &chunk, &again, error);
+    } while (again);
     if (status == PLOG_OK) *out = chunk;
     return status;
 }
@@ -244,7 +277,7 @@ static plog_status find_time_in(plog_log *log, int64_t at, int64_t timestamp, in
         batch_walk here = walk;
         batch_header header;
         const char *problem = batch_walk_next(&walk, true, &header);
-        if (problem != NULL) return corrupt_batch(log, segment->base_offset, &here, problem, error);
+        if (problem != NULL) return corrupt_batch(log, segment->base_offset, segment->mapping, &here, problem, error);
         if (header.max_timestamp < timestamp || batch_last_offset(&header) < from_offset) continue;
         *offset_out = header.base_offset;
         break;
@@ -254,13 +287,19 @@ static plog_status find_time_in(plog_log *log, int64_t at, int64_t timestamp, in
 
 plog_status plog_log_find_time(plog_log *log, int64_t timestamp, int64_t from_offset, int64_t *offset_out,
                                plog_error *error) {
-    int64_t found = -1, start = log_start(log);
-    int64_t from = from_offset > start ? from_offset : start;
+    int64_t found;
+    int32_t truncations;
+    plog_status status;
     pthread_mutex_lock(&log->list_lock);
-    plog_status status = log_catch_up(log, error);
-    int64_t first = log_find_segment(log, from);
-    for (int64_t i = first < 0 ? 0 : first; i < log->segment_count && status == PLOG_OK && found < 0; i++)
-        status = find_time_in(log, i, timestamp, from, &found, error);
+    do {
+        found = -1;
+        truncations = log->truncations;
+        int64_t start = log_start(log), from = from_offset > start ? from_offset : start;
+        status = log_catch_up(log, error);
+        int64_t first = log_find_segment(log, from);
+        for (int64_t i = first < 0 ? 0 : first; i < log->segment_count && status == PLOG_OK && found < 0; i++)
+            status = find_time_in(log, i, timestamp, from, &found, error);
+    } while (status != PLOG_OK && overtaken(log, truncations));
     pthread_mutex_unlock(&log->list_lock);
     if (status == PLOG_OK) *offset_out = found;
     return status;

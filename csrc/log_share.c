@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "failpoint.h"
 #include "log.h"
 
 enum { RELIST_TRIES_MAX = 100 };
@@ -75,6 +76,7 @@ static plog_status adopt(plog_log *log, const log_tail *tail, plog_error *error)
     active->last_index_position = tail->last_index_position;
     active->first_timestamp = tail->first_timestamp;
     active->created_ms = tail->created_ms;
+    active->file_bytes = tail->file_bytes;
     plog_status status = PLOG_OK;
     if (active->indexes_loaded && !active->indexes_rebuilt) {
         status = index_file_catch_up(&active->offset_index, &log->directory, tail->offset_entries, error);
@@ -99,6 +101,7 @@ static plog_status follow(plog_log *log, plog_error *error) {
         if (generation != log->seen_generation) {
             log->truncations = log->truncations < INT32_MAX - 1 ? log->truncations + 1 : 0;
             log->aborted_offset = -1;
+            segment_close_files(log_active(log)); /* a truncation puts other files in their place */
         }
         status = adopt(log, &tail, error);
         if (status != PLOG_OK) return status;
@@ -113,10 +116,10 @@ static plog_status follow(plog_log *log, plog_error *error) {
 plog_status log_catch_up(plog_log *log, plog_error *error) {
     log_slot *slot = log->slot;
     if (slot->is_private) return PLOG_OK;
-    if (atomic_load_explicit(&slot->sequence, memory_order_acquire) == log->seen_sequence &&
-        atomic_load_explicit(&slot->list_generation, memory_order_acquire) == log->seen_generation)
-        return PLOG_OK;
-    return follow(log, error);
+    bool is_seen = atomic_load_explicit(&slot->sequence, memory_order_acquire) == log->seen_sequence &&
+                   atomic_load_explicit(&slot->list_generation, memory_order_acquire) == log->seen_generation;
+    plog_status status = plog_shared_check(log->shared, error);
+    return status != PLOG_OK || is_seen ? status : follow(log, error);
 }
 
 plog_status log_join(plog_log *log, plog_error *error) {
@@ -130,6 +133,7 @@ void log_publish(plog_log *log) {
                      .last_stable_offset = atomic_load(&log->last_stable_offset),
                      .active_base_offset = active->base_offset,
                      .active_bytes = segment_bytes(active),
+                     .file_bytes = active->file_bytes,
                      .offset_entries = active->offset_index.count,
                      .time_entries = active->time_index.count,
                      .max_timestamp = active->max_timestamp,
@@ -197,9 +201,20 @@ plog_status log_begin_active(plog_log *log, plog_error *error) {
     return status;
 }
 
-plog_status log_mend_after_death(plog_log *log, plog_error *error) {
+void log_note_death(plog_log *log) {
+    atomic_store(&log->slot->torn, 1);
+    FAILPOINT("death noted");
+    lock_mended(&log->slot->append_lock);
+}
+
+plog_status log_mend(plog_log *log, plog_error *error) {
+    if (!atomic_load(&log->slot->torn)) return PLOG_OK;
+    FAILPOINT("mend begin");
     pthread_mutex_lock(&log->list_lock);
-    plog_status status = log_begin_active(log, error);
+    /* It may have removed segments or given offsets back, and not come to say so. */
+    atomic_fetch_add(&log->slot->list_generation, 1);
+    plog_status status = log_catch_up(log, error);
+    if (status == PLOG_OK) status = log_begin_active(log, error);
     int64_t active_base = log_active(log)->base_offset;
     pthread_mutex_unlock(&log->list_lock);
     if (status == PLOG_OK) status = log_mend_tail(log, error);
@@ -208,6 +223,10 @@ plog_status log_mend_after_death(plog_log *log, plog_error *error) {
     for (int64_t i = 0; i < count && status == PLOG_OK; i++)
         if (bases[i] > active_base) status = log_remove_files(log, bases[i], error);
     free(bases);
+    if (status == PLOG_OK) status = log_remove_snapshots(log, log_end(log), error);
+    FAILPOINT("mend end");
+    if (status == PLOG_OK) atomic_store(&log->slot->torn, 0);
+    FAILPOINT("mended");
     return status;
 }
 
@@ -221,19 +240,20 @@ plog_status log_lock_append(plog_log *log, plog_error *error) {
     if (status != PLOG_OK) return status;
     pthread_mutex_lock(&log->list_lock);
     status = log_catch_up(log, error);
+    if (log->producers_truncations != log->truncations) log->producers_offset = -1;
+    log->producers_truncations = log->truncations;
     pthread_mutex_unlock(&log->list_lock);
-    if (owner_died) {
-        if (status == PLOG_OK) status = log_mend_after_death(log, error);
-        /* Not mended, nobody may append to it; whoever opens the directory alone recovers it. */
-        if (status != PLOG_OK) atomic_store(&slot->poisoned, SLOT_POISONED);
-        lock_mended(&slot->append_lock);
-    }
+    if (owner_died) log_note_death(log);
+    if (status == PLOG_OK) status = log_mend(log, error);
+    FAILPOINT("append locked");
     if (status != PLOG_OK) log_unlock_append(log);
     return status;
 }
 
 void log_unlock_append(plog_log *log) {
+    FAILPOINT("append unlock");
     lock_release(&log->slot->append_lock);
+    FAILPOINT("append unlocked");
 }
 
 plog_status log_know_producers(plog_log *log, plog_error *error) {

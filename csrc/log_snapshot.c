@@ -142,6 +142,8 @@ static plog_status replay_segment(const plog_log *log, log_segment *segment, pro
                                                 producer_state_last_stable_offset(state, txn.last_offset + 1)},
                                   error);
     }
+    /* While opening, what is lost is damage as any other: what can be read is to be read. */
+    if (status == PLOG_OK && atomic_load(&log->slot->opened)) status = segment_check_sound(segment, directory, error);
     return status;
 }
 

@@ -47,9 +47,31 @@ static void shown_log(const log_segment *segment, const vfs_directory *directory
     vfs_shown(directory, name, out, VFS_SHOWN_BYTES);
 }
 
+plog_status segment_fail(const log_segment *segment, const vfs_directory *directory, int64_t position, int64_t offset,
+                         const char *problem, plog_error *error) {
+    char shown[VFS_SHOWN_BYTES];
+    int64_t bytes = segment_bytes(segment);
+    shown_log(segment, directory, shown);
+    if (segment->mapping != NULL && mapping_lost(segment->mapping, position, bytes - position))
+        return mapping_fail(segment->mapping, directory, segment->base_offset, bytes, position, offset, error);
+    return fail(error, PLOG_CORRUPT, (error_place){shown, position, offset}, "%s", problem);
+}
+
+bool segment_is_sound(const log_segment *segment) {
+    return segment->mapping == NULL || mapping_is_sound(segment->mapping);
+}
+
+plog_status segment_check_sound(const log_segment *segment, const vfs_directory *directory, plog_error *error) {
+    if (segment_is_sound(segment)) return PLOG_OK;
+    return mapping_fail(segment->mapping, directory, segment->base_offset, segment_bytes(segment), -1, -1, error);
+}
+
 plog_status segment_map(log_segment *segment, const vfs_directory *directory, int64_t bytes_max, plog_error *error) {
     int64_t bytes = segment_bytes(segment);
-    if (bytes == 0 || (segment->mapping != NULL && (int64_t)segment->mapping->bytes >= bytes)) return PLOG_OK;
+    if (bytes == 0) return PLOG_OK;
+    /* What was lost may be back. */
+    if (segment->mapping != NULL && (int64_t)segment->mapping->bytes >= bytes && segment_is_sound(segment))
+        return PLOG_OK;
     char name[VFS_NAME_BYTES], shown[VFS_SHOWN_BYTES];
     segment_file_name(segment, "log", name);
     vfs_shown(directory, name, shown, sizeof shown);
@@ -57,14 +79,9 @@ plog_status segment_map(log_segment *segment, const vfs_directory *directory, in
     plog_status status = vfs_open(directory, name, VFS_READ, &fd, error);
     if (status != PLOG_OK) return status;
     if (fd < 0) return fail(error, PLOG_CORRUPT, (error_place){shown, -1, segment->base_offset}, "the file is gone");
-    int64_t file_bytes = 0;
-    status = vfs_file_bytes(fd, shown, &file_bytes, error);
-    if (status == PLOG_OK && file_bytes < bytes)
-        status = fail(error, PLOG_CORRUPT, (error_place){shown, file_bytes, -1},
-                      "the file was cut from outside: %" PRId64 " bytes, %" PRId64 " expected", file_bytes, bytes);
+    /* Whether the file has all of them is seen when they are read. */
     plog_mapping *mapping = NULL;
-    if (status == PLOG_OK)
-        status = mapping_new(fd, shown, (size_t)(bytes > bytes_max ? bytes : bytes_max), &mapping, error);
+    status = mapping_new(fd, shown, (size_t)(bytes > bytes_max ? bytes : bytes_max), &mapping, error);
     vfs_close(fd);
     if (status != PLOG_OK) return status;
     plog_mapping_release(segment->mapping);
@@ -132,9 +149,11 @@ plog_status segment_rebuild_indexes(log_segment *segment, const vfs_directory *d
                                     bool dense, plog_error *error) {
     int64_t bytes = segment_bytes(segment);
     /* In memory first; a file that is being appended to is written anew at the end. */
+    index_file offsets_before = segment->offset_index, times_before = segment->time_index;
+    segment_mark before = segment_mark_of(segment);
+    index_file_init(&segment->offset_index, segment->base_offset, "index", OFFSET_ENTRY_BYTES);
+    index_file_init(&segment->time_index, segment->base_offset, "timeindex", TIME_ENTRY_BYTES);
     segment_forget_indexes(segment);
-    int offset_fd = segment->offset_index.fd, time_fd = segment->time_index.fd;
-    segment->offset_index.fd = segment->time_index.fd = -1;
     plog_status status = segment_map(segment, directory, bytes, error);
     if (status == PLOG_OK && bytes > 0) {
         batch_walk walk = {segment->mapping->data, bytes, 0, segment->base_offset, dense};
@@ -147,12 +166,25 @@ plog_status segment_rebuild_indexes(log_segment *segment, const vfs_directory *d
                 batch_walk_resync(&walk);
         }
     }
+    if (status == PLOG_OK) status = segment_check_sound(segment, directory, error);
+    if (status != PLOG_OK) {
+        index_file_free(&segment->offset_index);
+        index_file_free(&segment->time_index);
+        segment->offset_index = offsets_before;
+        segment->time_index = times_before;
+        segment_back_to(segment, before);
+        return status;
+    }
+    int offset_fd = offsets_before.fd, time_fd = times_before.fd;
+    offsets_before.fd = times_before.fd = -1;
+    index_file_free(&offsets_before);
+    index_file_free(&times_before);
     segment->offset_index.fd = offset_fd;
     segment->time_index.fd = time_fd;
-    if (status == PLOG_OK) segment->indexes_loaded = segment->indexes_rebuilt = true;
+    segment->indexes_loaded = segment->indexes_rebuilt = true;
     segment->indexes_mended = false;
     if (segment->is_shared) return status;
-    if (status == PLOG_OK && offset_fd >= 0) status = index_file_store(&segment->offset_index, directory, error);
+    if (offset_fd >= 0) status = index_file_store(&segment->offset_index, directory, error);
     if (status == PLOG_OK && time_fd >= 0) status = index_file_store(&segment->time_index, directory, error);
     return status;
 }
@@ -166,7 +198,10 @@ plog_status segment_load_indexes(log_segment *segment, const vfs_directory *dire
     if (status != PLOG_OK) return status;
     segment->indexes_loaded = true;
     if (offsets_usable && times_usable) return PLOG_OK;
-    return segment_rebuild_indexes(segment, directory, index_interval_bytes, dense, error);
+    segment_forget_indexes(segment);
+    status = segment_rebuild_indexes(segment, directory, index_interval_bytes, dense, error);
+    /* What can still be read of it is found without them. */
+    return segment_is_sound(segment) ? status : PLOG_OK;
 }
 
 plog_status segment_begin(log_segment *segment, const vfs_directory *directory, plog_error *error) {
@@ -177,9 +212,38 @@ plog_status segment_begin(log_segment *segment, const vfs_directory *directory, 
     plog_status status = vfs_open(directory, name, VFS_CREATE, &segment->log_fd, error);
     /* Nothing may lie behind the valid bytes: a later, shorter append would leave it there to be read as a batch. */
     if (status == PLOG_OK) status = vfs_truncate(segment->log_fd, shown, segment_bytes(segment), error);
+    segment->file_bytes = segment_bytes(segment);
     if (status == PLOG_OK) status = index_file_begin(&segment->offset_index, directory, error);
     if (status == PLOG_OK) status = index_file_begin(&segment->time_index, directory, error);
     return status;
+}
+
+void segment_write_ahead(log_segment *segment, const vfs_directory *directory, int64_t bytes_max) {
+    static const uint8_t zeros[64 * 1024];
+    char shown[VFS_SHOWN_BYTES];
+    shown_log(segment, directory, shown);
+    plog_error ignored; /* whoever appends there meets it, if it matters */
+    int64_t bytes = segment_bytes(segment);
+    for (int64_t at = segment->file_bytes > bytes ? segment->file_bytes : bytes; at < bytes_max;) {
+        int64_t step = bytes_max - at < (int64_t)sizeof zeros ? bytes_max - at : (int64_t)sizeof zeros;
+        if (vfs_write(segment->log_fd, shown, zeros, step, at, &ignored) != PLOG_OK) {
+            /* The room that is left is for records. */
+            if (vfs_truncate(segment->log_fd, shown, bytes, &ignored) == PLOG_OK) segment->file_bytes = bytes;
+            return;
+        }
+        segment->file_bytes = at += step;
+    }
+}
+
+plog_status segment_trim(log_segment *segment, const vfs_directory *directory, plog_error *error) {
+    int64_t bytes = segment_bytes(segment);
+    if (segment->file_bytes <= bytes) return PLOG_OK;
+    char shown[VFS_SHOWN_BYTES];
+    shown_log(segment, directory, shown);
+    plog_status status = vfs_truncate(segment->log_fd, shown, bytes, error);
+    if (status != PLOG_OK) return status;
+    segment->file_bytes = bytes;
+    return vfs_sync(segment->log_fd, shown, error);
 }
 
 /* A walk from the last index entry at or below `offset` that the log confirms.  False where the log does not. */
@@ -206,8 +270,8 @@ plog_status segment_locate(log_segment *segment, const vfs_directory *directory,
         plog_status status = segment->indexes_rebuilt
                                  ? PLOG_OK
                                  : segment_rebuild_indexes(segment, directory, index_interval_bytes, dense, error);
-        if (status != PLOG_OK) return status;
-        if (!walk_from_index(segment, offset, dense, &walk))
+        if (status != PLOG_OK && segment_is_sound(segment)) return status;
+        if (status != PLOG_OK || !walk_from_index(segment, offset, dense, &walk))
             walk = (batch_walk){segment->mapping->data, segment_bytes(segment), 0, segment->base_offset, dense};
     }
     while (walk.position < walk.bytes) {
@@ -221,11 +285,8 @@ plog_status segment_locate(log_segment *segment, const vfs_directory *directory,
         if (problem == NULL) continue;
         /* Damage: step past it, unless what is looked for lies in it. */
         walk = here;
-        if (!batch_walk_resync(&walk) || walk.next_offset > offset) {
-            char shown[VFS_SHOWN_BYTES];
-            shown_log(segment, directory, shown);
-            return fail(error, PLOG_CORRUPT, (error_place){shown, here.position, here.next_offset}, "%s", problem);
-        }
+        if (!batch_walk_resync(&walk) || walk.next_offset > offset)
+            return segment_fail(segment, directory, here.position, here.next_offset, problem, error);
     }
     *walk_out = walk;
     return PLOG_OK;
@@ -261,7 +322,12 @@ plog_status segment_largest_timestamp(log_segment *segment, const vfs_directory 
         }
         if (!holds && !segment->indexes_rebuilt) {
             plog_status status = segment_rebuild_indexes(segment, directory, index_interval_bytes, dense, error);
-            if (status != PLOG_OK) return status;
+            if (status != PLOG_OK && (segment_is_sound(segment) || index->count == 0)) return status;
+            if (status != PLOG_OK) {
+                /* Nothing can bear the index out now; not to believe it would keep later segments from being found. */
+                *out = time_entry_at(index, index->count - 1).timestamp;
+                return PLOG_OK;
+            }
         }
     }
     segment->max_timestamp_known = true;

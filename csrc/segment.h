@@ -27,6 +27,7 @@ typedef struct log_segment {
     int64_t last_index_position; /* list lock; of the last batch that got an entry, or 0 */
     int64_t first_timestamp;     /* list lock; maxTimestamp of the first batch; NO_FIRST_TIMESTAMP: unknown yet */
     int64_t created_ms;          /* append lock */
+    int64_t file_bytes;          /* append lock, of the active one: more than `bytes` where zeros lie ahead */
     int log_fd;                  /* -1: not written to, and flushed */
     bool is_shared;              /* other processes may append: readers leave the index files alone */
     bool indexes_loaded;         /* list lock */
@@ -48,6 +49,15 @@ static inline int64_t segment_bytes(const log_segment *segment) {
 /* Sees that the mapping covers the segment's bytes; a new one reaches to bytes_max, so that it can go on growing. */
 PLOG_MUST_CHECK plog_status segment_map(log_segment *segment, const vfs_directory *directory, int64_t bytes_max,
                                         plog_error *error);
+
+/* The error for what is wrong at a position of the segment: `problem`, unless its bytes were lost. */
+PLOG_MUST_CHECK plog_status segment_fail(const log_segment *segment, const vfs_directory *directory, int64_t position,
+                                         int64_t offset, const char *problem, plog_error *error);
+
+/* Whether no byte of it was lost, of those that were touched since it was mapped; and the error where one was. */
+bool segment_is_sound(const log_segment *segment);
+PLOG_MUST_CHECK plog_status segment_check_sound(const log_segment *segment, const vfs_directory *directory,
+                                                plog_error *error);
 
 /* Counts a batch at `position` that was just written, or read while rebuilding: adds index entries if they are due. */
 PLOG_MUST_CHECK plog_status segment_count_batch(log_segment *segment, const vfs_directory *directory,
@@ -74,7 +84,8 @@ PLOG_MUST_CHECK plog_status segment_end_time_index(log_segment *segment, const v
 /* Empties the indexes in memory, and what is known of the batches that were counted. */
 void segment_forget_indexes(log_segment *segment);
 
-/* Makes both indexes anew in memory from the mapped log, stepping over damage. */
+/* Makes both indexes anew in memory from the mapped log, stepping over damage.  Where some of it was lost it fails, and
+ * they are as they were. */
 PLOG_MUST_CHECK plog_status segment_rebuild_indexes(log_segment *segment, const vfs_directory *directory,
                                                     int64_t index_interval_bytes, bool dense, plog_error *error);
 
@@ -87,6 +98,12 @@ void segment_close_files(log_segment *segment);
 
 /* Begins to append: opens (and makes) the files.  Indexes must be loaded, the bytes be valid. */
 PLOG_MUST_CHECK plog_status segment_begin(log_segment *segment, const vfs_directory *directory, plog_error *error);
+
+/* Sees that the file reaches `bytes_max`, by zeros behind the valid bytes.  Without disk room it is left as it is. */
+void segment_write_ahead(log_segment *segment, const vfs_directory *directory, int64_t bytes_max);
+
+/* Cuts off the zeros that lie ahead, for good: the file will not be appended to again, or not soon. */
+PLOG_MUST_CHECK plog_status segment_trim(log_segment *segment, const vfs_directory *directory, plog_error *error);
 
 /* A walk that stands at the first batch whose last offset is >= `offset`, or at the end.  CORRUPT where damage lies
  * there.  Needs the mapping and the indexes. */

@@ -14,10 +14,10 @@
 #include <gnu/libc-version.h>
 #endif
 
+#include "failpoint.h"
 #include "vfs.h"
 
 static const char SHARED_MAGIC[8] = {'p', 'y', 'l', 'o', 'g', 's', 'h', 'm'};
-static const char SHARED_NAME[] = "pylog.shm";
 
 _Static_assert(sizeof(log_slot) <= SHARED_SLOT_BYTES, "a slot has its room");
 _Static_assert(sizeof(shared_header) <= SHARED_HEADER_BYTES, "the header has its room");
@@ -125,14 +125,14 @@ uint64_t slot_publish(log_slot *slot, const log_tail *tail) {
     const int64_t *fields = (const int64_t *)tail;
     /* The copy in use two steps ago may still be read by somebody, who will find the sequence changed. */
     atomic_thread_fence(memory_order_release);
-    for (int i = 0; i < TAIL_FIELDS; i++)
+    for (int i = 0; i < TAIL_FIELDS; i++) {
+        FAILPOINT("publish field");
         atomic_store_explicit(&slot->tails[next & 1][i], fields[i], memory_order_relaxed);
+    }
+    FAILPOINT("publish sequence");
     atomic_store_explicit(&slot->sequence, next, memory_order_release);
+    FAILPOINT("published");
     return next;
-}
-
-static log_slot *slot_at(const plog_shared *shared, uint32_t i) {
-    return (log_slot *)(void *)((uint8_t *)shared->header + SHARED_HEADER_BYTES + (size_t)i * SHARED_SLOT_BYTES);
 }
 
 /* Where the file ends once there is room for slot `at`, and the others of its step. */
@@ -148,10 +148,14 @@ static plog_status new_slot(plog_shared *shared, const char *name, log_slot **ou
     plog_status status = PLOG_OK;
     if (at % SHARED_SLOTS_STEP == 0) status = vfs_reserve(shared->fd, SHARED_NAME, slots_end(at), error);
     if (status != PLOG_OK) return status;
-    log_slot *slot = slot_at(shared, at);
+    log_slot *slot = shared_slot_at(shared, at);
+    FAILPOINT("slot found");
     slot_init(slot, true);
+    FAILPOINT("slot made");
     snprintf(slot->name, sizeof slot->name, "%s", name);
+    FAILPOINT("slot named");
     atomic_store(&shared->header->slot_count, at + 1);
+    FAILPOINT("slot counted");
     *out = slot;
     return PLOG_OK;
 }
@@ -161,6 +165,7 @@ static plog_status lock_slots(plog_shared *shared, plog_error *error) {
     plog_status status = PLOG_BUSY;
     while (status == PLOG_BUSY) status = lock_take(&shared->header->slots_lock, &owner_died, error);
     /* A slot counts from the moment that slot_count says so: half a slot is made anew. */
+    if (status == PLOG_OK && owner_died) FAILPOINT("slots mending");
     if (status == PLOG_OK && owner_died) lock_mended(&shared->header->slots_lock);
     return status;
 }
@@ -172,7 +177,7 @@ plog_status shared_slot(plog_shared *shared, const char *name, log_slot **out, p
     if (status != PLOG_OK) return status;
     log_slot *found = NULL;
     for (uint32_t i = 0; i < atomic_load(&shared->header->slot_count) && found == NULL; i++)
-        if (strcmp(slot_at(shared, i)->name, name) == 0) found = slot_at(shared, i);
+        if (strcmp(shared_slot_at(shared, i)->name, name) == 0) found = shared_slot_at(shared, i);
     if (found == NULL) status = new_slot(shared, name, &found, error);
     lock_release(&shared->header->slots_lock);
     if (status == PLOG_OK) *out = found;
@@ -194,7 +199,53 @@ static plog_status map_file(plog_shared *shared, plog_error *error) {
     shared->bytes = SHARED_HEADER_BYTES + (size_t)SHARED_SLOTS_MAX * SHARED_SLOT_BYTES;
     void *data;
     plog_status status = vfs_map_shared(shared->fd, SHARED_NAME, shared->bytes, &data, error);
-    if (status == PLOG_OK) shared->header = data;
+    if (status != PLOG_OK) return status;
+    shared->header = data;
+    return guard_new(data, shared->bytes, true, &shared->guard, error);
+}
+
+plog_status plog_shared_check(const plog_shared *shared, plog_error *error) {
+    bool has_header = shared->header->magic[0] == SHARED_MAGIC[0];
+    if (has_header && !guard_lost(shared->guard, shared->header, shared->bytes)) return PLOG_OK;
+    return fail(error, PLOG_POISONED, (error_place){SHARED_NAME, -1, -1},
+                "the shared state was cut from outside: close the directory in every process and open it again");
+}
+
+bool shared_same_layout(const shared_header *header) {
+    return memcmp(header->magic, SHARED_MAGIC, sizeof SHARED_MAGIC) == 0 && header->layout == SHARED_LAYOUT &&
+           header->slot_bytes == SHARED_SLOT_BYTES && header->mutex_bytes == sizeof(pthread_mutex_t);
+}
+
+/* Whether that can be a partition's name: in an old file anything may be in its place. */
+static bool name_holds(const char name[SHARED_NAME_BYTES]) {
+    size_t length = strnlen(name, SHARED_NAME_BYTES);
+    return length > 0 && length < SHARED_NAME_BYTES &&
+           strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == length;
+}
+
+/* The one thing that is believed of an old file, for it can cost no more than a check: which partitions are poisoned.
+ * It is read, not mapped, and as far as it goes: it may have been cut, or be nobody's. */
+static plog_status take_over_poisoned(plog_shared *shared, const vfs_directory *directory, plog_error *error) {
+    int fd;
+    int64_t bytes = 0;
+    shared_header header = {.layout = 0};
+    plog_status status = vfs_open(directory, SHARED_NAME, VFS_READ, &fd, error);
+    if (status != PLOG_OK || fd < 0) return status;
+    status = vfs_file_bytes(fd, SHARED_NAME, &bytes, error);
+    if (status == PLOG_OK && bytes >= SHARED_HEADER_BYTES)
+        status = vfs_read(fd, SHARED_NAME, &header, sizeof header, 0, error);
+    int64_t count = (bytes - SHARED_HEADER_BYTES) / SHARED_SLOT_BYTES;
+    if (!shared_same_layout(&header)) count = 0;
+    for (int64_t i = 0; i < count && i < SHARED_SLOTS_MAX && status == PLOG_OK; i++) {
+        log_slot old, *slot;
+        status = vfs_read(fd, SHARED_NAME, &old, sizeof old, SHARED_HEADER_BYTES + i * SHARED_SLOT_BYTES, error);
+        /* The kernel tells of a failed write once: if it told somebody who died of it, nobody would know. */
+        bool poisoned = status == PLOG_OK && (atomic_load(&old.poisoned) != SLOT_SOUND || atomic_load(&old.syncing));
+        if (!poisoned || !name_holds(old.name)) continue;
+        status = shared_slot(shared, old.name, &slot, error);
+        if (status == PLOG_OK) atomic_store(&slot->poisoned, SLOT_POISONED);
+    }
+    vfs_close(fd);
     return status;
 }
 
@@ -214,7 +265,9 @@ static plog_status create_file(plog_shared *shared, const vfs_directory *directo
     libc_name(header->libc);
     vfs_pid_namespace(&header->pid_namespace_device, &header->pid_namespace_inode);
     lock_init(&header->slots_lock, true);
-    return vfs_rename(directory, temporary, SHARED_NAME, error);
+    /* Before the rename: whoever dies in between leaves the old file to the next, or a new one that says the same. */
+    status = take_over_poisoned(shared, directory, error);
+    return status == PLOG_OK ? vfs_rename(directory, temporary, SHARED_NAME, error) : status;
 }
 
 static plog_status check_header(const plog_shared *shared, plog_error *error) {
@@ -226,8 +279,7 @@ static plog_status check_header(const plog_shared *shared, plog_error *error) {
     vfs_pid_namespace(&device, &inode);
     if (memcmp(header->magic, SHARED_MAGIC, sizeof SHARED_MAGIC) != 0)
         return fail(error, PLOG_INVALID, place, "not pylog's shared state, although others have the directory open");
-    if (header->layout != SHARED_LAYOUT || header->slot_bytes != SHARED_SLOT_BYTES ||
-        header->mutex_bytes != sizeof(pthread_mutex_t) || memcmp(header->libc, libc, sizeof libc) != 0)
+    if (!shared_same_layout(header) || memcmp(header->libc, libc, sizeof libc) != 0)
         return fail(error, PLOG_INVALID, place,
                     "the processes that have the directory open use layout %" PRIu32 " with %.31s, this one layout %d "
                     "with %s; use one version of pylog for all",
@@ -270,6 +322,7 @@ plog_status plog_shared_open(const char *path, int32_t alone, plog_shared **out,
 
 void plog_shared_close(plog_shared *shared) {
     if (shared == NULL) return;
+    plog_guard_free(shared->guard);
     if (shared->header != NULL) vfs_unmap((const uint8_t *)shared->header, shared->bytes);
     vfs_close(shared->fd);
     free(shared);
@@ -289,5 +342,5 @@ void plog_shared_topics_changed(plog_shared *shared) {
 }
 
 const char *plog_shared_slot_name(const plog_shared *shared, uint32_t at) {
-    return at < atomic_load(&shared->header->slot_count) ? slot_at(shared, at)->name : NULL;
+    return at < atomic_load(&shared->header->slot_count) ? shared_slot_at(shared, at)->name : NULL;
 }

@@ -4,7 +4,8 @@
  *   4096  slots, 1024 bytes each: one for every partition that was opened
  *
  * The file is volatile: whoever opens the directory alone writes it anew and believes nothing of an old one, because
- * power cuts and copies leave it plausible and wrong.  Whoever joins others checks the header and takes it as it is.
+ * power cuts and copies leave it plausible and wrong, but for one thing: a partition that it calls poisoned is checked.
+ * Whoever joins others checks the header and takes it as it is.
  *
  * A slot's tail says where the log ends and what the appender must know to go on.  It lies there twice.  The appender,
  * who holds the append lock, fills the copy that is not in use and then raises `sequence`, which makes it the one in
@@ -20,6 +21,7 @@
 #include <stdatomic.h>
 
 #include "error.h"
+#include "vfs_guard.h"
 
 enum {
     SHARED_HEADER_BYTES = 4096,
@@ -28,9 +30,9 @@ enum {
     /* Disk room is taken for so many at a time: opening a partition seldom meets a full disk. */
     SHARED_SLOTS_STEP = 16,
     SHARED_NAME_BYTES = 264,
-    SHARED_LAYOUT = 1,
+    SHARED_LAYOUT = 2,
     /* How long a lock is waited for before the caller may look at its signals. */
-    SHARED_WAIT_MS = 100,
+    SHARED_WAIT_MS = 25,
 };
 
 typedef struct log_tail {
@@ -38,6 +40,7 @@ typedef struct log_tail {
     int64_t last_stable_offset;
     int64_t active_base_offset;
     int64_t active_bytes;
+    int64_t file_bytes;     /* of its file, zeros that were written ahead included */
     int64_t offset_entries; /* in the active segment's index files */
     int64_t time_entries;
     int64_t max_timestamp; /* of the active segment so far; -1: none */
@@ -64,6 +67,8 @@ typedef struct log_slot {
     _Atomic uint32_t list_generation;      /* raised when segments go away or offsets are given back */
     _Atomic uint32_t opened;               /* 1: recovered, and the tail holds */
     _Atomic uint32_t poisoned;             /* a slot_state: whether anything is accepted */
+    _Atomic uint32_t syncing;              /* 1: an fsync runs; who dies in it may have been told of its failure */
+    _Atomic uint32_t torn;                 /* 1: an append that failed or died may have left things behind the tail */
     _Atomic uint32_t changed;              /* 1: there is something that a clean close has to write */
     bool is_private;                       /* of one process: its locks are waited for without end */
     char name[SHARED_NAME_BYTES];          /* "orders-0"; empty: free.  Stored under the header's lock */
@@ -94,8 +99,25 @@ typedef struct shared_header {
 struct plog_shared {
     shared_header *header;
     size_t bytes; /* of the mapping, which reaches beyond the file's end */
+    plog_guard *guard;
     int fd;
 };
+
+#define SHARED_NAME "pylog.shm"
+
+static inline log_slot *shared_slot_at(const plog_shared *shared, uint32_t i) {
+    return (log_slot *)(void *)((uint8_t *)shared->header + SHARED_HEADER_BYTES + (size_t)i * SHARED_SLOT_BYTES);
+}
+
+static inline int32_t shared_slot_number(const plog_shared *shared, const log_slot *slot) {
+    return (int32_t)(((const uint8_t *)slot - (const uint8_t *)shared_slot_at(shared, 0)) / SHARED_SLOT_BYTES);
+}
+
+/* Whether the fields lie where they do here. */
+bool shared_same_layout(const shared_header *header);
+
+/* The number of the slot of that name, if its log is open; -1: it is not.  Takes no lock. */
+int32_t shared_find_opened(const plog_shared *shared, const char *name);
 
 /* The slot of that name, made if there is none. */
 PLOG_MUST_CHECK plog_status shared_slot(plog_shared *shared, const char *name, log_slot **out, plog_error *error);

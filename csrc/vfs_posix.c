@@ -17,10 +17,16 @@
 #include <time.h>
 #include <unistd.h>
 
+/* A signal that arrives in the middle of a call is no failure of it. */
+#define RETRY(result, call) \
+    do {                    \
+        (result) = (call);  \
+    } while ((result) < 0 && errno == EINTR)
+
 plog_status vfs_directory_open(const char *path, vfs_directory *out, plog_error *error) {
     const char *last = strrchr(path, '/');
     snprintf(out->shown, sizeof out->shown, "%s", last != NULL && last[1] != '\0' ? last + 1 : path);
-    out->fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    RETRY(out->fd, open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
     if (out->fd < 0) return fail_os(error, path, "open");
     return PLOG_OK;
 }
@@ -31,14 +37,16 @@ void vfs_directory_close(vfs_directory *directory) {
 }
 
 plog_status vfs_directory_sync(const vfs_directory *directory, plog_error *error) {
-    if (fsync(directory->fd) != 0) return fail_os(error, directory->shown, "fsync of the directory");
-    return PLOG_OK;
+    int result;
+    RETRY(result, fsync(directory->fd));
+    return result == 0 ? PLOG_OK : fail_os(error, directory->shown, "fsync of the directory");
 }
 
 plog_status vfs_directory_list(const vfs_directory *directory,
                                plog_status (*visit)(void *context, const char *name, plog_error *error), void *context,
                                plog_error *error) {
-    int fd = openat(directory->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd;
+    RETRY(fd, openat(directory->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     DIR *entries = fd < 0 ? NULL : fdopendir(fd);
     if (entries == NULL) {
         plog_status status = fail_os(error, directory->shown, "opendir");
@@ -64,18 +72,33 @@ void vfs_shown(const vfs_directory *directory, const char *name, char *out, size
     snprintf(out, out_bytes, "%s/%s", directory->shown, name);
 }
 
+/* A FIFO or a device in the place of a file: reading it may wait for ever, or do something. */
+static plog_status refuse_irregular(int fd, const char *shown, plog_error *error) {
+    struct stat status;
+    if (fstat(fd, &status) != 0) return fail_os(error, shown, "fstat");
+    if (S_ISREG(status.st_mode)) return PLOG_OK;
+    fail(error, PLOG_IO, (error_place){shown, -1, -1}, "not a regular file");
+    error->os_errno = EINVAL;
+    return PLOG_IO;
+}
+
 plog_status vfs_open(const vfs_directory *directory, const char *name, vfs_mode mode, int *fd_out, plog_error *error) {
-    int flags = O_CLOEXEC | O_NOFOLLOW | (mode == VFS_READ ? O_RDONLY : O_RDWR) | (mode == VFS_CREATE ? O_CREAT : 0);
-    int fd = openat(directory->fd, name, flags, 0644);
-    if (fd < 0 && !(errno == ENOENT && mode != VFS_CREATE)) {
-        char shown[VFS_SHOWN_BYTES];
-        int code = errno;
-        vfs_shown(directory, name, shown, sizeof shown);
-        errno = code;
-        return fail_os(error, shown, "open");
-    }
-    *fd_out = fd;
-    return PLOG_OK;
+    int flags = O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | (mode == VFS_READ ? O_RDONLY : O_RDWR);
+    char shown[VFS_SHOWN_BYTES];
+    int fd;
+    RETRY(fd, openat(directory->fd, name, flags | (mode == VFS_CREATE ? O_CREAT : 0), 0644));
+    int code = errno;
+    *fd_out = -1;
+    if (fd < 0 && code == ENOENT && mode != VFS_CREATE) return PLOG_OK;
+    vfs_shown(directory, name, shown, sizeof shown);
+    errno = code;
+    if (fd < 0) return fail_os(error, shown, code == ELOOP ? "open (links are not followed)" : "open");
+    plog_status status = refuse_irregular(fd, shown, error);
+    if (status == PLOG_OK)
+        *fd_out = fd;
+    else
+        vfs_close(fd);
+    return status;
 }
 
 int vfs_duplicate(int fd) {
@@ -137,14 +160,17 @@ plog_status vfs_sync(int fd, const char *shown, plog_error *error) {
 #ifdef __APPLE__
     if (fcntl(fd, F_FULLFSYNC) != 0) return fail_os(error, shown, "F_FULLFSYNC");
 #else
-    if (fdatasync(fd) != 0) return fail_os(error, shown, "fdatasync");
+    int result;
+    RETRY(result, fdatasync(fd));
+    if (result != 0) return fail_os(error, shown, "fdatasync");
 #endif
     return PLOG_OK;
 }
 
 plog_status vfs_truncate(int fd, const char *shown, int64_t bytes, plog_error *error) {
-    if (ftruncate(fd, bytes) != 0) return fail_os(error, shown, "ftruncate");
-    return PLOG_OK;
+    int result;
+    RETRY(result, ftruncate(fd, bytes));
+    return result == 0 ? PLOG_OK : fail_os(error, shown, "ftruncate");
 }
 
 plog_status vfs_rename(const vfs_directory *directory, const char *from, const char *to, plog_error *error) {
@@ -206,7 +232,9 @@ plog_status vfs_reserve(int fd, const char *shown, int64_t bytes, plog_error *er
 #ifdef __APPLE__
     if (ftruncate(fd, bytes) != 0) return fail_os(error, shown, "ftruncate");
 #else
-    int result = posix_fallocate(fd, 0, bytes);
+    int result;
+    do result = posix_fallocate(fd, 0, bytes);
+    while (result == EINTR);
     errno = result;
     if (result != 0) return fail_os(error, shown, "posix_fallocate");
 #endif

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 from . import _directory
 from ._config import TopicConfig, check_topic_config
-from ._errors import InvalidConfigurationError, OffsetOutOfRangeError, TopicAlreadyExistsError
+from ._errors import InvalidConfigurationError, OffsetOutOfRangeError, StorageError, TopicAlreadyExistsError
 from ._types import TopicPartition
 
 if TYPE_CHECKING:
@@ -50,7 +51,12 @@ class Admin:
                 "id": _directory.new_topic_id(),
             }
             log.directory.write_topics(entries)
-            self._make_partitions(name, entries[name])
+            try:
+                self._make_partitions(name, entries[name])
+            except BaseException:
+                with contextlib.suppress(OSError):  # the entry may stay; the next open then makes the topic
+                    self._finish_deletion(entries, name)
+                raise
 
     def create_partitions(self, counts: Mapping[str, int]) -> None:
         """Raise topics to so many partitions in all.  Keys may go elsewhere from then on."""
@@ -79,7 +85,8 @@ class Admin:
         with self._changing() as entries:
             for topic in [log.topic(name) for name in topics]:
                 self._entry(entries, topic.name)["deleted"] = True
-                log.directory.write_topics(entries)
+                # On a full disk without that mark: interrupted, it is then only half done.
+                _succeeds_unless_full(lambda: log.directory.write_topics(entries))
                 for partition in topic.partitions:
                     partition.native.delete()
                 self._finish_deletion(entries, topic.name)
@@ -87,6 +94,7 @@ class Admin:
     def list_topics(self) -> list[str]:
         """Names of the topics, sorted."""
         self._log.check_open()
+        self._log.generation  # noqa: B018 - brings the topics up to date
         return sorted(self._log.topics)
 
     def describe_topics(self, topics: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -141,9 +149,11 @@ class Admin:
                 if not 0 <= wanted <= state.log_end_offset:
                     raise_out_of_range(name, number, offset, state.log_start_offset, state.log_end_offset)
                 starts[partition.tp] = max(wanted, state.log_start_offset)
-            log.write_log_starts(starts)
+            noted = _succeeds_unless_full(lambda: log.write_log_starts(starts))
             for tp, offset in starts.items():
                 log.topic(tp.topic).partition(tp.partition).native.delete_before(offset)
+            if not noted:
+                log.write_log_starts(starts)
 
     def finish_interrupted(self) -> None:
         """Finish creations and deletions that were interrupted; called by who opens the directory alone."""
@@ -163,7 +173,7 @@ class Admin:
     def _changing(self) -> Iterator[dict[str, dict[str, Any]]]:
         """The entries of pylog.topics, for this process alone to change; the others are told at the end."""
         log = self._log
-        with self._lock, log.membership.files():
+        with self._lock, _directory.storage_errors(), log.membership.files():
             log.generation  # noqa: B018 - brings the topics up to date
             try:
                 yield log.directory.read_topics()
@@ -179,10 +189,8 @@ class Admin:
 
     def _make_partitions(self, name: str, entry: Mapping[str, Any]) -> None:
         directory = self._log.directory
-        present = directory.partitions().get(name, [])
         for number in range(entry["partitions"]):
-            if number not in present:
-                directory.make_partition(TopicPartition(name, number), entry["id"])
+            directory.make_partition(TopicPartition(name, number), entry["id"])
 
     def _entry(self, entries: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
         """The topic's entry in pylog.topics; a new one for a topic that a broker made."""
@@ -202,6 +210,17 @@ def raise_out_of_range(topic: str, partition: int, offset: int, start: int, end:
     """Raise OffsetOutOfRangeError."""
 
     raise OffsetOutOfRangeError(f"{topic}-{partition}: offset {offset} is out of range {start} to {end}")
+
+
+def _succeeds_unless_full(write: Callable[[], None]) -> bool:
+    """Write now, or return False where the disk is full and it can be done later, in the room that a deletion makes."""
+    try:
+        write()
+    except StorageError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return False
+    return True
 
 
 def _check_count(partitions: Any) -> None:

@@ -1,20 +1,18 @@
 """One daemon thread for a Log: runs functions when they are due (linger, flush, checkpoints)."""
 
+import contextlib
 import heapq
 import itertools
-import sys
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any
 
 
 class Background:
     """Runs each function once, at or soon after its time, one after the other.  Thread-safe.
 
-    A function that raises is reported through sys.unraisablehook; what matters to somebody must be kept by the function
-    itself for whoever asks.
+    A function that raises is reported through threading.excepthook; what matters to somebody must be kept by the
+    function itself for whoever asks.
     """
 
     def __init__(self, name: str) -> None:
@@ -64,16 +62,8 @@ class Background:
             try:
                 function()
             except Exception as error:
-                sys.unraisablehook(_Unraisable(error, f"in {self._name}", function))
+                told = type(error), error, error.__traceback__, threading.current_thread()
+                with contextlib.suppress(Exception):  # a hook that fails must not end the flushing
+                    threading.excepthook(threading.ExceptHookArgs(told))
+                del told
             del function
-
-
-class _Unraisable:
-    """What sys.unraisablehook takes."""
-
-    def __init__(self, error: Exception, err_msg: str, function: object) -> None:
-        self.exc_type: type[BaseException] = type(error)
-        self.exc_value: BaseException | None = error
-        self.exc_traceback: TracebackType | None = error.__traceback__
-        self.err_msg: str | None = err_msg
-        self.object: Any = function

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
+from . import _native
 from ._columns import Columns
 from ._config import ConsumerConfig, consumer_config
 from ._directory import check_topic_name
@@ -23,6 +23,7 @@ from ._errors import (
 )
 from ._partition import Partition, Reader
 from ._serializers import resolve_deserializer
+from ._turns import Assigned, Turns
 from ._types import OffsetAndTimestamp, Record, TopicPartition
 
 if TYPE_CHECKING:
@@ -30,32 +31,33 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 FETCH_BYTES = 1 << 20
-# A signal that another thread took does not end the main thread's sleep: it looks up this often for its handlers.
-SLEEP_SECONDS_MAX = 0.25
+# A signal that comes just before the main thread falls asleep, or that another thread took, does not end its sleep: it
+# looks up this often for its handlers.  Others need not; they do now and then, for what nobody has thought of.
+MAIN_SLEEP_SECONDS_MAX = 0.04
+SLEEP_SECONDS_MAX = 1.0
 
 
-class _Assigned:
-    """A partition in the consumer's hands: a reader, and what it has read that was not yet handed out."""
+class _Alone:
+    """The right to use a consumer, for one thread at a time.  A class of its own, for it is taken at every poll."""
 
-    __slots__ = ("at", "buffered", "partition", "paused", "reader")
+    __slots__ = ("_busy", "_check_open")
 
-    def __init__(self, partition: Partition) -> None:
-        self.partition = partition
-        self.reader: Reader | None = None  # None: the position is not decided yet
-        self.buffered: list[Record] = []
-        self.at = 0  # the next of buffered to hand out
-        self.paused = False
+    def __init__(self, check_open: Callable[[], None]) -> None:
+        self._busy = threading.Lock()
+        self._check_open = check_open
 
-    @property
-    def position(self) -> int | None:
-        """Offset of the next record; None: not decided yet."""
-        if self.at < len(self.buffered):
-            return self.buffered[self.at].offset
-        return None if self.reader is None else self.reader.position
+    def __enter__(self) -> None:
+        _native.check_fork()
+        if not self._busy.acquire(blocking=False):
+            raise ConcurrentUseError("the consumer is in use by another thread; give each thread one of its own")
+        try:
+            self._check_open()
+        except BaseException:
+            self._busy.release()
+            raise
 
-    def seek(self, reader: Reader) -> None:
-        """Go on from this reader's position."""
-        self.reader, self.buffered, self.at = reader, [], 0
+    def __exit__(self, *_: object) -> None:
+        self._busy.release()
 
 
 class Consumer:
@@ -70,14 +72,15 @@ class Consumer:
         self._key = resolve_deserializer(self._config["key_deserializer"], option="key_deserializer")
         self._value = resolve_deserializer(self._config["value_deserializer"], option="value_deserializer")
         self._log = log
-        self._assigned: dict[TopicPartition, _Assigned] = {}
-        self._current: _Assigned | None = None  # what iteration takes from
-        self._turn = 0
+        self._assigned: dict[TopicPartition, Assigned] = {}
+        self._current: Assigned | None = None  # what iteration takes from
+        self._turns = Turns(None, ())
         self._topics: frozenset[str] | None = None
         self._pattern: re.Pattern[str] | None = None
         self._generation = -1
         self._woken = False
-        self._busy = threading.Lock()
+        self._alone = _Alone(self._check_open)
+        self._small = _native.SmallChunk()
         self._closed: type[PylogError] | None = None
         log.add_handle(self)
         if topics:
@@ -96,11 +99,10 @@ class Consumer:
             raise ValueError("subscribe takes topics or a pattern")
         for topic in topics:
             check_topic_name(topic)
-        with self._alone():
+        with self._alone:
             self._topics = frozenset(topics) if pattern is None else None
             self._pattern = None if pattern is None else re.compile(pattern)
-            self._assigned.clear()
-            self._current = None
+            self._forget()
             self._generation = -1
             self._follow_topics()
 
@@ -112,14 +114,13 @@ class Consumer:
 
     def unsubscribe(self) -> None:
         """Read nothing."""
-        with self._alone():
+        with self._alone:
             self._topics = self._pattern = None
-            self._assigned.clear()
-            self._current = None
+            self._forget()
 
     def assign(self, partitions: Collection[TopicPartition]) -> None:
         """Read these partitions; those that were assigned before keep their position."""
-        with self._alone():
+        with self._alone:
             found = [self._log.topic(topic).partition(number) for topic, number in partitions]
             self._topics = self._pattern = None
             self._assign(found)
@@ -147,12 +148,12 @@ class Consumer:
         limit = self._config["max_poll_records"] if max_records is None else max_records
         if limit < 1:
             raise ValueError(f"max_records must be 1 or more, not {limit}")
-        with self._alone():
-            return self._wait_for(lambda: self._take(limit), timeout_ms / 1000) or {}
+        with self._alone:
+            return self._wait_for(lambda: self._take(limit), timeout_ms / 1000, limit) or {}
 
     def poll_columns(self, timeout_ms: float = 0, max_bytes: int = 1 << 26) -> list[Columns]:
         """The next records as columns, about max_bytes of them in all; [] when the time is over."""
-        with self._alone():
+        with self._alone:
             return self._wait_for(lambda: self._take_columns(max_bytes), timeout_ms / 1000) or []
 
     def __iter__(self) -> Self:
@@ -166,7 +167,7 @@ class Consumer:
             if at < len(current.buffered):
                 current.at = at + 1
                 return current.buffered[at]
-        with self._alone():
+        with self._alone:
             seconds = self._config["consumer_timeout_ms"] / 1000
             current = self._wait_for(self._next_assigned, seconds)
             if current is None:
@@ -193,18 +194,18 @@ class Consumer:
             raise TypeError(f"an offset is an int, not {offset!r}")
         if offset < 0:
             raise ValueError(f"an offset is not negative: {offset}")
-        with self._alone():
+        with self._alone:
             self._seek(self._of(tp), offset)
 
     def seek_to_beginning(self, *tps: TopicPartition) -> None:
         """Go to the log start of these partitions, or of all that are assigned."""
-        with self._alone():
+        with self._alone:
             for assigned in self._some(tps):
                 self._seek(assigned, assigned.partition.native.state().log_start_offset)
 
     def seek_to_end(self, *tps: TopicPartition) -> None:
         """Go to the end of these partitions, or of all that are assigned."""
-        with self._alone():
+        with self._alone:
             for assigned in self._some(tps):
                 self._seek(assigned, assigned.partition.end_offset(self._config["isolation_level"]))
 
@@ -256,20 +257,19 @@ class Consumer:
 
     def close(self) -> None:
         """Give the partitions up."""
+        _native.check_fork()
         if self._closed is not None:
             return
         self._closed = ClosedError
-        self._assigned = {}
-        self._current = None
+        self._forget()
         self._log.remove_handle(self)
         self._log.bell.ring()
 
     def mark_forked(self, error: type[PylogError]) -> None:
         """In a forked child: nothing here may be used."""
         self._closed = error
-        self._assigned = {}
-        self._current = None
-        self._busy = threading.Lock()
+        self._forget()
+        self._alone = _Alone(self._check_open)
 
     def __enter__(self) -> Self:
         return self
@@ -286,25 +286,22 @@ class Consumer:
     # -- inside
 
     def _check_open(self) -> None:
+        _native.check_fork()
         if self._closed is not None:
             raise self._closed("the consumer is closed" if self._closed is ClosedError else self._log.fork_message)
         self._log.check_open()
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        if not self._busy.acquire(blocking=False):
-            raise ConcurrentUseError("the consumer is in use by another thread; give each thread one of its own")
-        try:
-            self._check_open()
-            yield
-        finally:
-            self._busy.release()
+    def _wait_for(self, take: Callable[[], T | None], seconds: float, limit: int = 0) -> T | None:
+        """What `take` gives, once it gives something; None when the time is over or wakeup was called.
 
-    def _wait_for(self, take: Callable[[], T | None], seconds: float) -> T | None:
-        """What `take` gives, once it gives something; None when the time is over or wakeup was called."""
+        With a limit, `take` is poll's: where one partition is waited for, its records come the quickest way there is.
+        """
         deadline = time.monotonic() + seconds
+        is_main = threading.current_thread() is threading.main_thread()
+        nap_seconds = MAIN_SLEEP_SECONDS_MAX if is_main else SLEEP_SECONDS_MAX
         while True:
-            seen = self._log.bell.read()  # before looking: what comes after it ends the sleep
+            bell = self._log.bell
+            seen = bell.read()  # before looking: what comes after it ends the sleep
             if self._woken:
                 self._woken = False
                 return None
@@ -315,12 +312,22 @@ class Consumer:
             left = deadline - time.monotonic()
             if left <= 0:
                 return None
-            self._log.bell.wait(seen, min(left, SLEEP_SECONDS_MAX))
+            left = min(left, nap_seconds, self._log.nap_seconds)
+            only = self._turns.only() if limit > 0 else None
+            if only is None or only.reader is None:
+                bell.wait(seen, left)
+            else:
+                records = only.reader.wait_for_records(seen, left, FETCH_BYTES, self._small, self._key, self._value)
+                if 0 < len(records) <= limit:
+                    return {only.partition.tp: records}  # type: ignore[return-value]  # what poll takes
+                if records:
+                    only.buffered, only.at = records, 0
+                    self._turns.stir(only)
             self._check_open()
 
     def _take(self, limit: int) -> dict[TopicPartition, list[Record]]:
         taken: dict[TopicPartition, list[Record]] = {}
-        for assigned in self._in_turn():
+        for assigned in self._turns.take():
             try:
                 self._fill(assigned)
             except PylogError:
@@ -339,7 +346,7 @@ class Consumer:
 
     def _take_columns(self, bytes_max: int) -> list[Columns]:
         taken: list[Columns] = []
-        for assigned in self._in_turn():
+        for assigned in self._turns.take():
             while bytes_max > 0:
                 try:
                     columns = self._columns(assigned, min(bytes_max, FETCH_BYTES))
@@ -348,13 +355,14 @@ class Consumer:
                         raise
                     return taken
                 if columns is None:
+                    self._turns.rest(assigned, self._reader(assigned))
                     break
                 taken.append(columns)
                 bytes_max -= int(columns.key.lengths.sum(dtype="i8") + columns.value.lengths.sum(dtype="i8"))
                 bytes_max -= 8 * len(columns)
         return taken
 
-    def _columns(self, assigned: _Assigned, bytes_max: int) -> Columns | None:
+    def _columns(self, assigned: Assigned, bytes_max: int) -> Columns | None:
         position = assigned.position
         if position is not None and assigned.at < len(assigned.buffered):
             self._seek(assigned, position)
@@ -367,36 +375,30 @@ class Consumer:
                     raise
                 self._seek_by_reset(assigned)
 
-    def _next_assigned(self) -> _Assigned | None:
-        for assigned in self._in_turn():
+    def _next_assigned(self) -> Assigned | None:
+        for assigned in self._turns.take():
             self._fill(assigned)
             if assigned.at < len(assigned.buffered):
                 return assigned
         return None
 
-    def _in_turn(self) -> list[_Assigned]:
-        """The partitions that are not paused, a different one first each time."""
-        ready = [assigned for assigned in self._assigned.values() if not assigned.paused]
-        if len(ready) > 1:
-            self._turn = (self._turn + 1) % len(ready)
-            ready = ready[self._turn :] + ready[: self._turn]
-        return ready
-
-    def _fill(self, assigned: _Assigned) -> None:
+    def _fill(self, assigned: Assigned) -> None:
         while assigned.at >= len(assigned.buffered):
             reader = self._reader(assigned)
             try:
                 assigned.buffered = reader.records(
-                    FETCH_BYTES, key_deserializer=self._key, value_deserializer=self._value
+                    FETCH_BYTES, key_deserializer=self._key, value_deserializer=self._value, small=self._small
                 )
                 assigned.at = 0
+                if not assigned.buffered:
+                    self._turns.rest(assigned, reader)
                 return
             except OffsetOutOfRangeError:
                 if self._config["auto_offset_reset"] == "none":
                     raise
                 self._seek_by_reset(assigned)
 
-    def _reader(self, assigned: _Assigned) -> Reader:
+    def _reader(self, assigned: Assigned) -> Reader:
         if assigned.reader is None:
             if self._config["auto_offset_reset"] == "none":
                 topic, number = assigned.partition.tp
@@ -405,26 +407,29 @@ class Consumer:
         assert assigned.reader is not None
         return assigned.reader
 
-    def _seek_by_reset(self, assigned: _Assigned) -> None:
+    def _seek_by_reset(self, assigned: Assigned) -> None:
         if self._config["auto_offset_reset"] == "earliest":
             self._seek(assigned, assigned.partition.native.state().log_start_offset)
         else:
             self._seek(assigned, assigned.partition.end_offset(self._config["isolation_level"]))
 
-    def _seek(self, assigned: _Assigned, offset: int) -> None:
+    def _seek(self, assigned: Assigned, offset: int) -> None:
         assigned.seek(
             assigned.partition.reader(
                 offset, isolation_level=self._config["isolation_level"], check_crcs=self._config["check_crcs"]
             )
         )
+        self._turns.stir(assigned)
         if self._current is assigned:
             self._current = None
 
     def _follow_topics(self) -> None:
         """Take up what was added to the topics subscribed to, and let go of what was deleted."""
-        if self._generation == self._log.generation:
+        generation = self._log.generation
+        if self._generation == generation:
             return
-        self._generation = self._log.generation
+        self._generation = generation
+        self._turns = Turns(self._log.shared, self._assigned.values())  # a log may be another one by now
         if self._topics is None and self._pattern is None:
             return
         topics = list(self._log.topics.values())
@@ -441,20 +446,25 @@ class Consumer:
         for partition in partitions:
             kept = before.get(partition.tp)
             same = kept is not None and kept.partition is partition
-            assigned = kept if kept is not None and same else _Assigned(partition)
+            assigned = kept if kept is not None and same else Assigned(partition)
             self._assigned[partition.tp] = assigned
+        self._turns = Turns(self._log.shared, self._assigned.values())
+        for assigned in self._assigned.values():
             # "latest" means from now on, not from whenever the first poll comes.
             if assigned.reader is None and self._config["auto_offset_reset"] == "latest":
                 self._seek_by_reset(assigned)
 
-    def _of(self, tp: TopicPartition) -> _Assigned:
+    def _forget(self) -> None:
+        self._assigned, self._current, self._turns = {}, None, Turns(None, ())
+
+    def _of(self, tp: TopicPartition) -> Assigned:
         self._check_open()
         assigned = self._assigned.get(tp)
         if assigned is None:
             raise IllegalStateError(f"{tp} is not assigned to this consumer")
         return assigned
 
-    def _some(self, tps: Collection[TopicPartition]) -> list[_Assigned]:
+    def _some(self, tps: Collection[TopicPartition]) -> list[Assigned]:
         return [self._of(tp) for tp in tps] if tps else list(self._assigned.values())
 
     def _partition(self, tp: TopicPartition) -> Partition:

@@ -6,20 +6,25 @@ Ours: `pylog.topics`, a plain file that a broker leaves alone:
     {"version": 1, "topics": {"orders": {"partitions": 2, "config": {"segment_bytes": 1048576}, "dense": true}}}
 A topic without an entry (a broker made it) has default settings.
 
-Small files are replaced whole: written beside, fsynced, renamed, the directory fsynced.
+Small files are replaced whole: written beside, fsynced, renamed, the directory fsynced.  Nothing below the data
+directory is reached through a symbolic link, and nothing but a regular file is read or written.
 """
 
 import base64
+import contextlib
+import errno
 import json
 import os
 import re
 import shutil
+import stat
+import threading
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ._errors import CorruptRecordError, InvalidTopicError
+from ._errors import CorruptRecordError, InvalidTopicError, PylogError, StorageError
 from ._types import TopicPartition
 
 CLEAN_MARK = ".kafka_cleanshutdown"
@@ -45,6 +50,22 @@ def check_topic_name(topic: object) -> str:
     return topic
 
 
+@contextlib.contextmanager
+def storage_errors(path: Path | None = None) -> Iterator[None]:
+    """What the system refuses is a StorageError, whoever asked it; path: the file that is named, None: the call's."""
+    try:
+        yield
+    except PylogError:
+        raise
+    except OSError as error:
+        raise _refused(error, path) from error
+
+
+def _refused(error: OSError, path: Path | None) -> StorageError:
+    file = error.filename if path is None else str(path)
+    return StorageError(error.errno or 0, error.strerror or str(error), file)
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in a directory durable."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -62,22 +83,53 @@ def make_directory(path: Path) -> None:
         sync_directory(place.parent)
 
 
+def read_file(path: Path) -> bytes:
+    """What a file holds.  Raises FileNotFoundError; StorageError for what cannot be read or is no regular file."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO would wait for somebody to write
+    try:
+        with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise StorageError(errno.EINVAL, "not a regular file", str(path))
+            return file.read()
+    except (FileNotFoundError, PylogError):
+        raise
+    except OSError as error:
+        raise _refused(error, path) from error
+
+
 def replace_file(path: Path, text: str) -> None:
     """Put a file in place whole and durably."""
-    temporary = path.with_name(path.name + ".tmp")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    sync_directory(path.parent)
+    with storage_errors(path):
+        parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            _replace(parent, path.name, text)
+        finally:
+            os.close(parent)
+
+
+def _replace(parent: int, name: str, text: str) -> None:
+    # Of this thread alone: another process may replace the same file at the same moment.
+    temporary = f"{name}.{os.getpid()}.{threading.get_ident()}.tmp"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary, dir_fd=parent)  # of a process that had the same number
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=parent)
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=parent)  # on a full disk, half of it would make that worse
+        raise
+    os.fsync(parent)
 
 
 def read_epochs(path: Path) -> list[tuple[int, int]]:
     """(epoch, start offset) pairs of a leader-epoch-checkpoint; empty where there is none or it makes no sense."""
     try:
-        _, _, *lines = path.read_text().split("\n")
+        _, _, *lines = read_file(path).decode().split("\n")
         return [(int(epoch), int(start)) for epoch, start in (line.split() for line in lines if line)]
     except (OSError, ValueError):
         return []
@@ -94,7 +146,7 @@ class Directory:
     def read_clean_mark(self) -> int | None:
         """The broker epoch in the clean-shutdown mark; None: there is no mark."""
         try:
-            mark = json.loads((self.path / CLEAN_MARK).read_bytes() or b"{}")
+            mark = json.loads(read_file(self.path / CLEAN_MARK) or b"{}")
         except FileNotFoundError:
             return None
         except ValueError:
@@ -120,7 +172,7 @@ class Directory:
         Raises CorruptRecordError for a file that is there and makes no sense.
         """
         try:
-            text = (self.path / name).read_text()
+            text = read_file(self.path / name).decode()
             if not text:  # a broker makes the file before it has anything to put into it
                 return {}
             version, count, *lines = text.split("\n")
@@ -153,16 +205,17 @@ class Directory:
     def partitions(self) -> dict[str, list[int]]:
         """The topics and their partitions' numbers, from the directories that are there."""
         found: dict[str, list[int]] = {}
-        for entry in os.scandir(self.path):
-            match = PARTITION_DIRECTORY.fullmatch(entry.name)
-            if match and match[1] not in (".", "..") and entry.is_dir(follow_symlinks=False):
-                found.setdefault(match[1], []).append(int(match[2]))
+        with storage_errors(), os.scandir(self.path) as entries:
+            for entry in entries:
+                match = PARTITION_DIRECTORY.fullmatch(entry.name)
+                if match and match[1] not in (".", "..") and entry.is_dir(follow_symlinks=False):
+                    found.setdefault(match[1], []).append(int(match[2]))
         return {topic: sorted(numbers) for topic, numbers in sorted(found.items())}
 
     def read_topics(self) -> dict[str, dict[str, Any]]:
         """The entries of pylog.topics."""
         try:
-            content = json.loads((self.path / TOPICS).read_text())
+            content = json.loads(read_file(self.path / TOPICS))
             if content["version"] != 1:
                 raise ValueError(f"version {content['version']} is not known")
             topics: dict[str, dict[str, Any]] = content["topics"]
@@ -177,14 +230,30 @@ class Directory:
         replace_file(self.path / TOPICS, json.dumps({"version": 1, "topics": topics}, indent=1) + "\n")
 
     def make_partition(self, tp: TopicPartition, topic_id: str) -> None:
-        """Make a partition's directory with the two small files that a broker expects; nothing if it is there."""
+        """Make a partition's directory with the two small files that a broker expects; nothing if they are there.
+
+        A failure leaves no directory behind.
+        """
         path = self.partition_path(tp)
-        path.mkdir(exist_ok=True)
-        if not (path / "partition.metadata").exists():
-            replace_file(path / "partition.metadata", f"version: 0\ntopic_id: {topic_id}")
-        if not (path / "leader-epoch-checkpoint").exists():
-            replace_file(path / "leader-epoch-checkpoint", "0\n1\n0 0\n")
-        sync_directory(self.path)
+        files = {
+            "partition.metadata": f"version: 0\ntopic_id: {topic_id}",
+            "leader-epoch-checkpoint": "0\n1\n0 0\n",
+        }
+        with storage_errors(path):
+            if path.is_symlink():
+                raise StorageError(errno.ENOTDIR, "a symbolic link in a directory's place is not followed", str(path))
+            made = not path.exists()
+            path.mkdir(exist_ok=True)
+            missing = [name for name in files if not os.path.lexists(path / name)]
+            try:
+                for name in missing:
+                    replace_file(path / name, files[name])
+                if missing:
+                    sync_directory(self.path)
+            except BaseException:
+                if made:
+                    shutil.rmtree(path, ignore_errors=True)
+                raise
 
     def partition_path(self, tp: TopicPartition) -> Path:
         """Where the partition's files are."""
@@ -203,9 +272,11 @@ class Directory:
             shutil.rmtree(path)
 
     def finish_removals(self) -> None:
-        """Delete what an interrupted removal has left."""
+        """Delete what interrupted removals and replacements have left."""
         for entry in os.scandir(self.path):
-            if DELETED_DIRECTORY.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+            if entry.name.endswith(".tmp") and not entry.is_dir(follow_symlinks=False):
+                Path(entry.path).unlink()
+            elif DELETED_DIRECTORY.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import threading
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._errors import KafkaTimeoutError
-from ._native import FutureBase
+from ._native import FutureBase, at_fork
 from ._types import RecordMetadata, TopicPartition
 
 if TYPE_CHECKING:
@@ -19,26 +18,27 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# A batch's way: its records are buffered, then appended to the log; done means acknowledged as acks says, or failed.
-_wake = threading.Condition()
+# Guards the moment in which a batch is done, against callbacks that are being added.
+_done = threading.Lock()
 
 
-def _renew_wake() -> None:
-    global _wake
-    _wake = threading.Condition()
+def _renew_done() -> None:
+    global _done
+    _done = threading.Lock()
 
 
 # A thread that is not in the child may hold it at the moment of the fork.
-os.register_at_fork(after_in_child=_renew_wake)
+at_fork(_renew_done)
 
 
 class Batch:
     """One record batch on its way, shared by its records' futures.
 
-    Fields are written by the thread that writes the batch, under the producer's lock, before `done` is set.
+    Its records are buffered, then appended to the log; done means acknowledged as acks says, or failed.  Fields are
+    written by the thread that writes the batch, before `done` is set.
     """
 
-    __slots__ = ("base_offset", "callbacks", "done", "error", "lane", "producer", "seen", "timestamp")
+    __slots__ = ("base_offset", "callbacks", "done", "error", "gate", "lane", "producer", "seen", "timestamp")
 
     def __init__(self, producer: Producer, lane: Lane) -> None:
         self.producer = producer
@@ -49,20 +49,20 @@ class Batch:
         self.done = False
         self.seen = False  # somebody has got the error, or will by a callback
         self.callbacks: list[Callable[[], object]] | None = None
+        self.gate = threading.Lock()
 
     def finish(self, error: BaseException | None = None) -> None:
-        """Mark as acknowledged or failed, wake those who wait, run callbacks."""
-        with _wake:
+        """Mark as acknowledged or failed, run callbacks."""
+        with _done:
             self.error = error
             self.done = True
             callbacks, self.callbacks = self.callbacks, None
-            _wake.notify_all()
         for callback in callbacks or ():
             _run(callback)
 
     def call_when_done(self, callback: Callable[[], object]) -> None:
         """Run `callback` in the producer's thread once done; at once if it is."""
-        with _wake:
+        with _done:
             if not self.done:
                 if self.callbacks is None:
                     self.callbacks = []
@@ -72,12 +72,18 @@ class Batch:
 
     def wait(self, timeout: float | None) -> None:
         """Send without waiting for linger, and wait until done."""
-        if not self.done:
-            self.producer.push(self)
-        if not self.done:
-            with _wake:
-                if not _wake.wait_for(lambda: self.done, timeout):
-                    raise KafkaTimeoutError(f"not acknowledged within {timeout} s")
+        if self.done:
+            return
+        self.producer.check_not_forked()
+        # The first who waits sees to it; the others wait for him, and then let each other through.
+        seconds = -1 if timeout is None else min(max(timeout, 0), threading.TIMEOUT_MAX)
+        if self.gate.acquire(timeout=seconds):
+            try:
+                if self.done or self.producer.push(self, seconds):
+                    return
+            finally:
+                self.gate.release()
+        raise KafkaTimeoutError(f"not acknowledged within {timeout} s")
 
     def result(self) -> None:
         """Raise the batch's error, if it has one; it then counts as seen."""
@@ -111,8 +117,11 @@ class _Verbs(Generic[T]):
         """
         for batch in self._batches():
             batch.wait(timeout)
-        for batch in self._batches():
-            batch.result()
+        failed = [batch for batch in self._batches() if batch.error is not None]
+        for batch in failed:
+            batch.seen = True
+        if failed:
+            failed[0].result()
         return self._value()
 
     def result(self, timeout: float | None = None) -> T:
@@ -188,6 +197,18 @@ class Future(_Verbs[RecordMetadata], FutureBase):
     __slots__ = ()
 
     batch: Batch
+
+    def get(self, timeout: float | None = None) -> RecordMetadata:
+        """Send now if still buffered, wait for the acknowledgement, and return where the record went.
+
+        timeout in seconds, None: for ever.  Raises what sending failed with, or KafkaTimeoutError.
+        """
+        batch = self.batch
+        if not batch.done:
+            batch.wait(timeout)
+        if batch.error is not None:
+            batch.result()
+        return self._value()
 
     def _batches(self) -> list[Batch]:
         return [self.batch]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
+import errno
+import math
 import os
 import sys
 import threading
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, Unpack
 
 from . import _directory, _native
 from ._admin import Admin
+from ._async_wait import AsyncWait
 from ._background import Background
 from ._columns import Scan
 from ._config import ConsumerConfig, ProducerConfig, TopicConfig, check_topic_config
@@ -30,6 +32,7 @@ from ._errors import (
     UnknownTopicOrPartitionError,
 )
 from ._flusher import Flusher
+from ._following import Following
 from ._membership import Membership
 from ._partition import Partition
 from ._producer import Producer
@@ -40,6 +43,8 @@ from ._types import De, Isolation, Record, Start, TopicPartition
 
 if TYPE_CHECKING:
     from ._consumer import Consumer
+
+NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 _open_logs: set[Log] = set()
 
@@ -94,6 +99,7 @@ class Log:
         num_partitions: int,
         **topic_defaults: Unpack[TopicConfig],
     ) -> None:
+        _native.check_fork()
         _check_open_options(read_only, flush_ms, auto_create_topics, num_partitions)
         check_topic_config(topic_defaults)
         path = Path(os.fspath(url))
@@ -107,8 +113,12 @@ class Log:
         self.background = Background(f"pylog {path.name}")
         self.shared: _native.Shared | None = None
         self.bell: _native.Bell | _native.SharedBell
+        self._following: Following | None = None  # read_only: who writes
+        self._async_wait: AsyncWait | None = None
+        self._is_void = False  # what is known of topics and logs is no longer so
         self.admin = Admin(self)
-        self.directory = Directory(path)
+        place = Path(os.path.realpath(path))  # it may be a link itself; below it none is followed
+        self.directory = Directory(place)
         self._auto_create = auto_create_topics
         self._num_partitions = num_partitions
         self._topic_defaults = dict(topic_defaults)
@@ -118,7 +128,7 @@ class Log:
         self._failed: set[Producer] = set()  # kept, whoever drops them: what failed there is still to be raised
         self._state: type[IllegalStateError] | None = None
         self.flusher = Flusher(self.background, flush_ms, self.write_recovery_points)
-        self.membership = Membership(path)
+        self.membership = Membership(place)
         self._open_directory()
         _open_logs.add(self)
 
@@ -127,20 +137,23 @@ class Log:
     def _open_directory(self) -> None:
         path = self.directory.path
         try:
-            with _storage_errors():
+            with _directory.storage_errors():
                 if self.read_only:
                     if not path.is_dir():
                         raise StorageError(2, "no such directory", str(path))
-                    self.bell = _native.Bell()
-                    self._load(alone=False)
+                    self._following = Following(path)
+                    self._look_anew(self._following)
                     return
                 _directory.make_directory(path)
                 with self.membership.joining() as alone:
                     self.shared = _native.Shared(str(path), alone=alone)
                     self.bell = self.shared.bell
                     self._load(alone=alone)
-        except BaseException:
+        except BaseException as error:
             self._abandon_partitions()
+            if isinstance(error, StorageError) and error.errno in NOT_WRITABLE and not self.read_only:
+                advice = f"{error.strerror}; read_only=True opens it without writing"
+                raise StorageError(error.errno, advice, error.filename) from error
             raise
 
     def _load(self, *, alone: bool) -> None:
@@ -148,7 +161,7 @@ class Log:
         directory = self.directory
         mark = directory.read_clean_mark()
         self._broker_epoch = -1 if mark is None else mark
-        self._clean = mark is not None or not (alone or self.read_only)
+        self._clean = mark is not None or not (alone or self.shared is None)
         self._recovery_points = directory.read_checkpoint(_directory.RECOVERY_POINTS)
         self._log_starts = directory.read_checkpoint(_directory.LOG_STARTS)
         self._by_broker = directory.made_by_broker()
@@ -193,9 +206,49 @@ class Log:
                     break  # one is missing: those behind it cannot be told from another topic's leavings
         self._changes += 1
 
+    def _look_anew(self, following: Following) -> None:
+        """A reader takes up what others have made of the directory since it looked last."""
+        self._is_void = True
+        self.shared, self.bell = following.shared, following.bell
+        self._load(alone=False)
+        for partition in self._partitions():
+            partition.reopen()
+        self._is_void = False
+
+    def _look(self, following: Following) -> None:
+        """What a reader is not told of: others that open the directory or leave it, and what is in files alone."""
+        if following.look() or self._is_void:
+            self._look_anew(following)
+        for name in following.newly_opened():
+            topic, _, number = name.rpartition("-")
+            for partition in self.topics[topic].partitions[int(number) :][:1] if topic in self.topics else ():
+                partition.reopen()
+        if following.topics_due():
+            self._read_topics()
+        if self.shared is None and following.files_due():
+            opened = [partition for partition in self._partitions() if partition.is_open]
+            if [partition for partition in opened if not partition.native.follow()]:
+                self._look_anew(following)
+
+    def async_wait(self) -> AsyncWait:
+        """What waits for the bell in event loops."""
+        with self._lock:
+            self.check_open()
+            if self._async_wait is None:
+                self._async_wait = AsyncWait(self)
+            return self._async_wait
+
+    @property
+    def nap_seconds(self) -> float:
+        """How long who waits for the bell may sleep before he looks up whether something happened without it."""
+        return math.inf if self._following is None else self._following.nap_seconds
+
     @property
     def generation(self) -> int:
         """Changes when topics, partitions or settings do, in whichever process; `topics` is then up to date."""
+        if self._following is not None and self._state is None:
+            with self._topics_lock, _directory.storage_errors():
+                self._look(self._following)
         shared = self.shared
         if shared is not None and self._state is None and shared.topics_generation() != self._topics_seen:
             with self._topics_lock:
@@ -231,7 +284,9 @@ class Log:
             bell=self.bell,
             shared=self.shared,
         )
-        if not epochs and not self.read_only:
+        if self.read_only:
+            native.follow()  # so that it knows by which batch to tell that the file is still the same
+        elif not epochs:
             start = native.state().log_start_offset
             _directory.replace_file(path / "leader-epoch-checkpoint", f"0\n1\n0 {start}\n")
         return native
@@ -339,7 +394,10 @@ class Log:
         """The topic, made if it is not there and auto_create_topics is on."""
         if self.generation >= 0 and name not in self.topics and self._auto_create and not self.read_only:
             self.admin.create_topic(name, self._num_partitions, exist_ok=True)
-        return self.topic(name)
+        found = self.topic(name)
+        if not found.partitions:
+            raise UnknownTopicOrPartitionError(f"{name}-0 is missing in {self.url}; topic {name} has later partitions")
+        return found
 
     @property
     def topic_defaults(self) -> dict[str, Any]:
@@ -377,7 +435,7 @@ class Log:
 
     def _merge_checkpoint(self, name: str, offsets: Mapping[TopicPartition, int]) -> None:
         """Other processes write the same file: what they know stays."""
-        with self.membership.files():
+        with _directory.storage_errors(), self.membership.files():
             known = {
                 tp: offset for tp, offset in self.directory.read_checkpoint(name).items() if tp.topic in self.topics
             }
@@ -396,6 +454,7 @@ class Log:
 
     def check_open(self) -> None:
         """Raise ClosedError or ForkError unless the log can be used."""
+        _native.check_fork()
         if self._state is not None:
             raise self._state(self.fork_message if self._state is ForkError else f"{self.url} is closed")
 
@@ -410,6 +469,7 @@ class Log:
 
         Raises the first error; the log is closed all the same, but then without the clean-shutdown mark.
         """
+        _native.check_fork()
         if self._state is not None:
             if self._state is ForkError:
                 self.check_open()
@@ -423,6 +483,8 @@ class Log:
             if self._state is not None:
                 return
             _open_logs.discard(self)
+            if self._async_wait is not None:
+                self._async_wait.close()
             if self.read_only:
                 self._state = ClosedError
                 self._abandon_partitions()
@@ -434,7 +496,7 @@ class Log:
 
     def _leave(self) -> None:
         """Who is the last one out leaves the directory as a clean shutdown does; others leave it to those who stay."""
-        with _storage_errors(), self.membership.leaving() as last:
+        with _directory.storage_errors(), self.membership.leaving() as last:
             try:
                 if last:
                     self._close_cleanly()
@@ -480,26 +542,16 @@ class Log:
         return f"<Log {self.url}{', read_only' if self.read_only else ''}{', closed' if self._state else ''}>"
 
     def mark_forked(self) -> None:
-        """In a forked child: give up every handle, and the lock's descriptor: it would keep the parent's lock alive."""
+        """In a forked child: give up every handle."""
         if self._state is None:
             self._state = ForkError
-            self.membership.abandon()
+            self.membership.mark_forked()
+            self._async_wait = None
             for handle in list(self._handles):
                 handle.mark_forked(ForkError)
             for topic in self.topics.values():
                 for partition in topic.partitions:
                     partition.mark_forked()
-
-
-@contextlib.contextmanager
-def _storage_errors() -> Iterator[None]:
-    """What the system refuses is a StorageError, whoever asked it."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except OSError as error:
-        raise StorageError(error.errno or 0, error.strerror or str(error), error.filename) from error
 
 
 def _collect(errors: list[Exception], function: Any) -> None:
@@ -521,6 +573,7 @@ def _check_open_options(read_only: Any, flush_ms: Any, auto_create_topics: Any, 
 
 def _close_at_exit() -> None:
     """What is buffered is not lost by forgetting to close; what cannot be written is said aloud."""
+    _native.check_fork()
     for log in list(_open_logs):
         try:
             log.close()
@@ -535,6 +588,6 @@ def _forget_in_child() -> None:
 
 
 atexit.register(_close_at_exit)
-os.register_at_fork(after_in_child=_forget_in_child)
+_native.at_fork(_forget_in_child)
 
 __all__ = ["Log", "open"]

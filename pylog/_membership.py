@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from . import _native
 from ._errors import LogLockedError
 
 GATE, MEMBERSHIP, FILES = 0, 1, 2
@@ -82,15 +83,22 @@ class Membership:
                     self._try(FILES, fcntl.F_UNLCK)
 
     def abandon(self) -> None:
-        """Close the descriptor: all its locks go, in a forked child only the child's hold on them."""
+        """Give all locks back."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            # Given back first: closing does that only once no forked child has the descriptor any more.
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
+            _native.close_lock_file(fd)
+
+    def mark_forked(self) -> None:
+        """In a forked child: the descriptor was closed at the fork, its number may be another file's by now."""
+        self._fd = -1
+        self._files = threading.RLock()
 
     def _pass_gate(self) -> None:
         """Open the lock file and take the gate of the file that is there then: a broker removes it when it stops."""
         while True:
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            self._fd = _native.open_lock_file(str(self._path.parent), LOCK_NAME)
             try:
                 self._wait(GATE)
                 with contextlib.suppress(FileNotFoundError):
@@ -122,3 +130,16 @@ class Membership:
         except (BlockingIOError, PermissionError):
             return False
         return True
+
+
+def is_held(path: Path) -> bool:
+    """Whether anybody, pylog or a broker, has the data directory open for writing; takes no lock to find out."""
+    try:
+        fd = os.open(path / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False  # a lock that cannot be looked at is nobody's: who holds one made the file
+    try:
+        found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    finally:
+        os.close(fd)
+    return bool(FLOCK.unpack(found[: FLOCK.size])[0] != fcntl.F_UNLCK)

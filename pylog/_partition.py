@@ -41,6 +41,11 @@ class Partition:
         """Whether anything of it was needed yet."""
         return self._native is not None and not self._closed
 
+    def reopen(self) -> None:
+        """Open its log anew when it is next needed: a reader's view of it is void.  Those who use it keep it."""
+        with self._lock:
+            self._native = None
+
     def close(self) -> None:
         """Close its log as a clean shutdown does."""
         with self._lock:
@@ -100,17 +105,37 @@ class Reader:
         self.partition = partition
         self.position = position
         self._flags = flags
+        self._native: _native.NativeLog | None = None  # the one that the cursor is of
         self._cursor = _native.new_cursor()
+        _native.renew_guard()
         self._log_append_time = False
+        self.end_seen = -1, 0  # slot and sequence that the log had when its end was last reached; -1: nobody tells
 
-    def decode(self, bytes_max: int) -> _native.DecodedRecords | None:
+    def _log(self) -> _native.NativeLog:
+        native = self.partition.native
+        if native is not self._native:
+            self._native, self._cursor = native, _native.new_cursor()
+        return native
+
+    def decode(self, bytes_max: int, fetched: _native.Chunk | None = None) -> _native.DecodedRecords | None:
         """The next records, about bytes_max of them or one batch; None at the end.  The position moves behind them."""
         while True:
-            chunk = self.partition.native.fetch(self.position, bytes_max, self._flags, self._cursor)
+            native = self._log()
+            chunk, fetched = fetched or native.fetch(self.position, bytes_max, self._flags, self._cursor), None
             if chunk.records == 0:
                 self.position = chunk.next_offset
+                self.end_seen = native.slot, chunk.raw.sequence
                 return None
-            decoded = self._decode_chunk(chunk)
+            try:
+                decoded = self._decode_chunk(chunk)
+            except CorruptRecordError:
+                if chunk.is_whole(check_crc=True):
+                    raise
+                self._read_again(self.position)
+                continue
+            if not chunk.is_whole(check_crc=chunk.codec != 0):
+                self._read_again(self.position)
+                continue
             self._log_append_time = chunk.log_append_time
             first = 0
             if chunk.first_offset < self.position:  # the position lies inside the first batch
@@ -133,32 +158,81 @@ class Reader:
         *,
         key_deserializer: Deserializer | None = None,
         value_deserializer: Deserializer | None = None,
+        small: _native.SmallChunk | None = None,
     ) -> list[Record]:
-        """The next records; empty at the end."""
-        before = self.position
-        decoded = self.decode(bytes_max)
-        if decoded is None:
-            return []
+        """The next records; empty at the end.  small: nobody else's, for a shorter way where there are few of them."""
         topic, partition = self.partition.tp
-        try:
-            return _native.records(
-                topic,
-                partition,
-                int(self._log_append_time),
-                decoded.data,
-                decoded.offset,
-                decoded.timestamp,
-                decoded.key_at,
-                decoded.key_bytes,
-                decoded.value_at,
-                decoded.value_bytes,
-                decoded.headers_at,
-                key_deserializer=key_deserializer,
-                value_deserializer=value_deserializer,
-            )
-        except BaseException:
-            self.position = before  # what a deserializer refuses is not skipped
-            raise
+        fetched = None
+        if small is not None:
+            fetched = self._log().fetch_small(self.position, bytes_max, self._flags, self._cursor, small)
+            if fetched is None:
+                return self._small_records(small, key_deserializer, value_deserializer)
+        while True:
+            before = self.position
+            decoded, fetched = self.decode(bytes_max, fetched), None
+            if decoded is None:
+                return []
+            try:
+                records = _native.records(
+                    topic,
+                    partition,
+                    int(self._log_append_time),
+                    decoded.data,
+                    decoded.offset,
+                    decoded.timestamp,
+                    decoded.key_at,
+                    decoded.key_bytes,
+                    decoded.value_at,
+                    decoded.value_bytes,
+                    decoded.headers_at,
+                    key_deserializer=key_deserializer,
+                    value_deserializer=value_deserializer,
+                )
+            except BaseException:
+                self.position = before  # what a deserializer refuses is not skipped
+                raise
+            if decoded.is_whole(check_crc=True):
+                return records
+            self._read_again(before)
+
+    def wait_for_records(
+        self,
+        seen: int,
+        seconds: float,
+        bytes_max: int,
+        small: _native.SmallChunk,
+        key_deserializer: Deserializer | None,
+        value_deserializer: Deserializer | None,
+    ) -> list[Record]:
+        """Wait for the bell to ring after `seen`; the next records, if they are few, and nothing else is to be told."""
+        native = self._log()
+        if native.wait_for_small(seen, seconds, self.position, bytes_max, self._flags, self._cursor, small) == 0:
+            return []
+        return self._small_records(small, key_deserializer, value_deserializer)
+
+    def _small_records(
+        self, small: _native.SmallChunk, key_deserializer: Deserializer | None, value_deserializer: Deserializer | None
+    ) -> list[Record]:
+        topic, partition = self.partition.tp
+        records = _native.small_records(small.address, topic, partition, key_deserializer, value_deserializer)
+        self.position = small.raw.next_offset
+        return records
+
+    def check_handed_out(self, decoded: _native.DecodedRecords) -> None:
+        """Raise where bytes of records that were read before have gone away under their views."""
+        if decoded.chunk is None or decoded.is_whole():
+            return
+        raise CorruptRecordError(
+            "the file was cut from outside, or could not be read, under columns that were handed out",
+            self._file(decoded.chunk),
+            decoded.chunk.position,
+            int(decoded.offset[0]),
+        )
+
+    def _read_again(self, position: int) -> None:
+        """Bytes went away after they were fetched: the next fetch gives those before the loss, then says what it is."""
+        self.position = position
+        self._flags |= _native.CHECK_CRCS
 
     def _decode_chunk(self, chunk: _native.Chunk) -> _native.DecodedRecords:
         file = self._file(chunk)

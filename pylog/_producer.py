@@ -87,6 +87,7 @@ class Producer:
     def _send_slow(
         self, topic: str, value: Any, key: Any, headers: Headers | None, partition: int | None, timestamp: int | None
     ) -> Future:
+        _native.check_fork()
         if key is not None and self._key_serializer is not None:
             key = self._key_serializer(key)
         if value is not None and self._value_serializer is not None:
@@ -128,6 +129,7 @@ class Producer:
         keys and timestamps_ms have as many items as values; headers go with every record.  Nothing is sent if an
         item is of the wrong type or too large.  Without keys, records go to the partitions in turn.
         """
+        _native.check_fork()
         value_list = self._serialized(values, self._value_serializer)
         key_list = None if keys is None else self._serialized(keys, self._key_serializer)
         timestamps = None if timestamps_ms is None else _as_list(timestamps_ms)
@@ -173,6 +175,7 @@ class Producer:
         datetime64, or Arrow timestamps.  Without `partition`, a topic of several partitions gets its records in turn,
         or by key.
         """
+        _native.check_fork()
         value_column = bytes_column("values", values)
         key_column = None if keys is None else bytes_column("keys", keys)
         timestamps = None if timestamps_ms is None else timestamp_column(timestamps_ms)
@@ -205,6 +208,7 @@ class Producer:
         Raises the first failure that no get, await or callback has seen.  timeout (seconds) is there for Kafka's
         callers: the disk is waited for whatever it says.
         """
+        _native.check_fork()
         self._check_open()
         self.push_all()
         self.raise_unseen()
@@ -216,18 +220,33 @@ class Producer:
                 self._append(lane)
         self._flush_lanes()
 
-    def push(self, batch: Batch) -> None:
-        """Append this batch now, if that has not begun."""
+    def push(self, batch: Batch, seconds: float) -> bool:
+        """See this batch acknowledged, or failed: append it unless that has begun, and flush it if acks asks for it.
+
+        False: for so long (-1: without end) other threads were at it, and the batch's turn has not come.
+        """
         lane = batch.lane
-        with self._lock:
-            if self._closed not in (None, ClosedError):
-                self._check_open()  # forked: the batch is the parent's to send
-            if lane.builder.owner is batch:
-                self._append(lane)
-        self._flush_lanes(lane)
+        turn = lane.turn if self._acks == "all" else self._lock
+        if not turn.acquire(timeout=seconds):
+            return False
+        try:
+            if self._acks != "all":
+                self._append(lane, batch)
+            elif not batch.done:  # meanwhile, other threads' records gather in the next batch
+                self._flush(lane, batch)
+        finally:
+            turn.release()
+        return True
+
+    def check_not_forked(self) -> None:
+        """Raise ForkError in a forked child: what is pending is the parent's to send."""
+        _native.check_fork()
+        if self._closed not in (None, ClosedError):
+            self._check_open()
 
     def close(self) -> None:
         """Flush, then close.  Raises what flush raises, but is closed then."""
+        _native.check_fork()
         with self._lock:
             if self._closed is not None:
                 return
@@ -249,6 +268,7 @@ class Producer:
 
     def partitions_for(self, topic: str) -> set[int]:
         """The numbers of the topic's partitions."""
+        _native.check_fork()
         with self._lock:
             return {lane.tp.partition for lane in self._route(topic).lanes}
 
@@ -369,11 +389,12 @@ class Producer:
     def _codec_for(self, topic: Topic) -> int:
         return self._codec if topic.codec is None else topic.codec
 
-    def _append(self, lane: Lane) -> None:
+    def _append(self, lane: Lane, only: Batch | None = None) -> None:
         """Give the lane's open batch to the log.  Caller holds the lock.  Failures go to the batch."""
-        self._open_lanes.pop(id(lane), None)
-        if lane.builder.owner is None:
+        owner = lane.builder.owner
+        if owner is None or not (only is None or owner is only):
             return
+        self._open_lanes.pop(id(lane), None)
         buffer = lane.builder.finish()
         self._write(lane, buffer.owner, buffer)
 
@@ -385,7 +406,8 @@ class Producer:
     def _write(self, lane: Lane, batch: Batch, buffer: Any) -> None:
         try:
             codec = self._codec_for(lane.topic)
-            appended = lane.partition.native.append(_compressed(codec, buffer) if codec else buffer)
+            block = _compressed(codec, buffer) if codec else buffer
+            appended = lane.partition.native.append(block, ahead=self._acks == "all")
         except ClosedError:
             self._fail(batch, UnknownTopicOrPartitionError(f"topic {lane.topic.name} was deleted"))
         except BaseException as error:
@@ -411,27 +433,34 @@ class Producer:
         if self._unflushed_lanes:
             self._log.background.after(0, self._flush_lanes)
 
-    def _flush_lanes(self, only: Lane | None = None) -> None:
+    def _flush_lanes(self) -> None:
         """acks="all": wait for the disk, without the lock, so that other threads' appends share the flush."""
-        if not self._unflushed_lanes:
-            return
+        for lane in list(self._unflushed_lanes.values()):
+            with lane.turn:
+                self._flush(lane)
+
+    def _flush(self, lane: Lane, batch: Batch | None = None) -> None:
+        """Flush what was appended, and this batch, if it is still open.  Caller has the lane's turn."""
         with self._lock:
-            lanes = [lane for lane in self._unflushed_lanes.values() if only is None or lane is only]
-            waiting = [(lane, lane.unflushed) for lane in lanes]
-            for lane in lanes:
-                lane.unflushed = []
-                del self._unflushed_lanes[id(lane)]
-        for lane, batches in waiting:
-            try:
-                lane.partition.native.flush()
-            except BaseException as error:
-                for batch in batches:
-                    self._fail(batch, error)
-                if not isinstance(error, Exception):
-                    raise
-            else:
-                for batch in batches:
-                    batch.finish()
+            if batch is not None:
+                self._append(lane, batch)
+            batches, lane.unflushed = lane.unflushed, []
+            self._unflushed_lanes.pop(id(lane), None)
+        if not batches:
+            return
+        try:
+            lane.partition.native.flush()
+        except Exception as error:
+            for one in batches:
+                self._fail(one, error)
+        except BaseException:  # Ctrl-C ends this wait; whoever waits next flushes
+            with self._lock:
+                lane.unflushed[:0] = batches
+                self._unflushed_lanes[id(lane)] = lane
+            raise
+        else:
+            for one in batches:
+                one.finish()
 
     def raise_unseen(self) -> None:
         """Raise the first failure that nobody has seen; the others are forgotten."""

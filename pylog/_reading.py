@@ -84,14 +84,18 @@ def read_records(spans: list[Span], isolation: Isolation, key: Any, value: Any) 
 
 
 def read_columns(spans: list[Span], isolation: Isolation) -> Iterator[Columns]:
-    """The same as columns."""
+    """The same as columns.
+
+    Raises CorruptRecordError where bytes of the columns handed out last went away under them: they read zeros there.
+    """
     for partition, start, end in spans:
         reader = partition.reader(start, isolation_level=isolation)
         while reader.position < end:
-            columns = reader.columns(FETCH_BYTES)
-            if columns is None:
+            decoded = reader.decode(FETCH_BYTES)
+            if decoded is None:
                 break
-            if columns.offset[-1] >= end:
-                columns = columns.cut(0, int(columns.offset.searchsorted(end)))
-            if len(columns):
-                yield columns
+            if decoded.offset[-1] >= end:
+                decoded = decoded.cut(0, int(decoded.offset.searchsorted(end)))
+            if len(decoded.offset):
+                yield Columns(partition.tp, decoded)
+                reader.check_handed_out(decoded)

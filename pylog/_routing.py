@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -27,7 +28,7 @@ ALL_ROWS = slice(None)
 class Lane:
     """A producer's way into one partition: the open batch, and batches that wait for the disk."""
 
-    __slots__ = ("builder", "partition", "topic", "tp", "unflushed")
+    __slots__ = ("builder", "partition", "topic", "tp", "turn", "unflushed")
 
     def __init__(self, topic: Topic, partition: Partition, batch_size: int) -> None:
         self.topic = topic
@@ -35,6 +36,7 @@ class Lane:
         self.tp: TopicPartition = partition.tp
         self.builder = _native.BatchBuilder(max(min(batch_size, topic.batch_bytes_max), BATCH_BYTES_MIN))
         self.unflushed: list[Batch] = []
+        self.turn = threading.Lock()  # of whoever flushes; taken before the producer's lock
 
 
 class Route:

@@ -6,6 +6,7 @@ from importlib import import_module, metadata
 
 SUBCOMMANDS = {
     "dump": ("pylog._dump", "show the files of a log, as kafka-dump-log does"),
+    "verify": ("pylog._verify", "read every byte of a data directory, tell what is damaged, repair it"),
     "demo": ("pylog._demo", "a tour on real text, in a new directory"),
 }
 
@@ -23,6 +24,7 @@ def _help() -> str:
             "Examples:",
             "  pylog dump --files data/orders-0/00000000000000000000.log --print-data-log",
             "  pylog dump --json data/orders-0",
+            "  pylog verify data",
             "",
         ]
     )

@@ -3,6 +3,7 @@
  * Positions and lengths come from outside and are checked against `data` one by one, each read once: a deserializer
  * may change a column while its own records are made.  Lists under construction are hidden from the garbage
  * collector, so that no code finds one with holes. */
+#include "../pylog.h"
 #include "objects.h"
 
 /* A contiguous buffer of int32 or int64 items; `items` need not be aligned. */
@@ -187,6 +188,18 @@ failed:
     return NULL;
 }
 
+static PyObject *records_list(const records_input *in, Py_ssize_t count) {
+    PyObject *list = list_hidden(count);
+    for (Py_ssize_t i = 0; list != NULL && i < count; i++) {
+        PyObject *record = record_at(in, i);
+        if (record == NULL)
+            Py_CLEAR(list);
+        else
+            PyList_SET_ITEM(list, i, record);
+    }
+    return list;
+}
+
 static bool is_records_input_valid(const records_input *in) {
     if (in->timestamp_type != 0 && in->timestamp_type != 1) {
         PyErr_Format(PyExc_ValueError, "timestamp_type must be 0 (create) or 1 (append), not %d", in->timestamp_type);
@@ -221,16 +234,34 @@ PyObject *records(PyObject *module, PyObject *args, PyObject *keywords) {
             !is_count(&in.columns[i], in.columns[OFFSETS].count, name, "offsets"))
             goto done;
     }
-    list = list_hidden(in.columns[OFFSETS].count);
-    for (Py_ssize_t i = 0; list != NULL && i < in.columns[OFFSETS].count; i++) {
-        PyObject *record = record_at(&in, i);
-        if (record == NULL)
-            Py_CLEAR(list);
-        else
-            PyList_SET_ITEM(list, i, record);
-    }
+    list = records_list(&in, in.columns[OFFSETS].count);
 done:
     for (int i = 0; i < COLUMN_COUNT; i++) column_close(&in.columns[i]);
     PyBuffer_Release(&in.data);
     return list_shown(list);
+}
+
+PyObject *small_records(PyObject *module, PyObject *const *args, Py_ssize_t arg_count) {
+    if (arg_count != 5)
+        return PyErr_Format(PyExc_TypeError,
+                            "small_records() takes an address, a topic, a partition and two deserializers, not %zd "
+                            "arguments",
+                            arg_count);
+    module_state *state = PyModule_GetState(module);
+    const plog_small *small = PyLong_AsVoidPtr(args[0]);
+    records_input in = {.state = state, .type = state->record_type, .topic = args[1]};
+    in.partition = (int)PyLong_AsLong(args[2]);
+    in.key_deserializer = args[3];
+    in.value_deserializer = args[4];
+    if (PyErr_Occurred()) return NULL;
+    in.timestamp_type = small->log_append_time;
+    in.data.buf = (void *)(uintptr_t)small->data;
+    in.data.len = small->bytes;
+    const void *items[COLUMN_COUNT] = {
+        [OFFSETS] = small->offset,        [TIMESTAMPS] = small->timestamp, [KEY_AT] = small->key_at,
+        [KEY_BYTES] = small->key_bytes,   [VALUE_AT] = small->value_at,    [VALUE_BYTES] = small->value_bytes,
+        [HEADERS_AT] = small->headers_at,
+    };
+    for (int i = 0; i < COLUMN_COUNT; i++) in.columns[i] = (column){.items = items[i], .count = small->records};
+    return list_shown(records_list(&in, small->records));
 }

@@ -16,6 +16,10 @@ PyDoc_STRVAR(headers_list_doc,
              "headers_at (int64) holds where in data each record's header count lies.  A key that is not UTF-8 is\n"
              "decoded with surrogateescape, so nothing is lost.");
 
+PyDoc_STRVAR(small_records_doc,
+             "small_records($module, address, topic, partition, key_deserializer, value_deserializer, /)\n--\n\n"
+             "Record objects of the plog_small at this address.");
+
 PyDoc_STRVAR(records_doc,
              "records($module, topic, partition, timestamp_type, data, offsets, timestamps, key_at, key_bytes,\n"
              "        value_at, value_bytes, headers_at, *, key_deserializer=None, value_deserializer=None,\n"
@@ -46,13 +50,18 @@ PyDoc_STRVAR(murmur2_partitions_doc,
              "The result holds native int32 numbers, one a key: -1 for None, else\n"
              "(murmur2(key) & 0x7fffffff) % partitions.");
 
+PyDoc_STRVAR(forks_doc, "forks($module, /)\n--\n\n"
+                        "How many forks lie between this process and the one that imported the module.");
+
 static PyMethodDef module_methods[] = {
     {"bytes_list", (PyCFunction)(void (*)(void))bytes_list, METH_FASTCALL, bytes_list_doc},
     {"headers_list", (PyCFunction)(void (*)(void))headers_list, METH_FASTCALL, headers_list_doc},
     {"records", (PyCFunction)(void (*)(void))records, METH_VARARGS | METH_KEYWORDS, records_doc},
+    {"small_records", (PyCFunction)(void (*)(void))small_records, METH_FASTCALL, small_records_doc},
     {"check_values", (PyCFunction)(void (*)(void))check_values, METH_FASTCALL, check_values_doc},
     {"encode_headers", encode_headers, METH_O, encode_headers_doc},
     {"murmur2", py_murmur2, METH_O, murmur2_doc},
+    {"forks", py_forks, METH_NOARGS, forks_doc},
     {"murmur2_partitions", (PyCFunction)(void (*)(void))murmur2_partitions, METH_FASTCALL, murmur2_partitions_doc},
     {NULL, NULL, 0, NULL},
 };
@@ -66,6 +75,7 @@ static PyTypeObject *type_add(PyObject *module, PyType_Spec *spec) {
 
 static int module_exec(PyObject *module) {
     module_state *state = PyModule_GetState(module);
+    forks_begin();
     if (PyModule_AddFunctions(module, arrow_capsule_methods) < 0) return -1;
     state->no_headers = PyTuple_New(0);
     if (state->no_headers == NULL) return -1;

@@ -124,6 +124,7 @@ PyObject *encode_headers(PyObject *module, PyObject *headers);
 PyObject *bytes_list(PyObject *module, PyObject *const *args, Py_ssize_t arg_count);
 PyObject *headers_list(PyObject *module, PyObject *const *args, Py_ssize_t arg_count);
 PyObject *records(PyObject *module, PyObject *args, PyObject *keywords);
+PyObject *small_records(PyObject *module, PyObject *const *args, Py_ssize_t arg_count);
 
 /* ---- future.c: FutureBase */
 
@@ -193,6 +194,12 @@ PyObject *builder_extend(PyObject *self, PyObject *const *args, Py_ssize_t arg_c
 /* ---- sender.c: TopicSender */
 
 extern PyType_Spec sender_type_spec;
+
+/* ---- forks.c: forks that Python need not have seen */
+
+void forks_begin(void); /* once, before the others */
+uint32_t forks_count(void);
+PyObject *py_forks(PyObject *module, PyObject *nothing);
 
 /* ---- partition.c: the partition of a key */
 

@@ -16,6 +16,7 @@ typedef struct sender_object {
     Py_ssize_t next;      /* the partition whose turn it is */
     bool by_key;          /* a record with a key goes where its murmur2 hash says */
     bool rotates_unkeyed; /* others take turns; else they take the slow way */
+    uint32_t forks;       /* of the process that made it: in another, the slow way says what is wrong */
 } sender_object;
 
 static int builders_check(PyObject *builders, PyTypeObject *builder_type) {
@@ -46,6 +47,7 @@ static PyObject *sender_new(PyTypeObject *type, PyObject *args, PyObject *keywor
     sender->builders = Py_NewRef(builders);
     sender->by_key = by_key != 0;
     sender->rotates_unkeyed = rotates_unkeyed != 0;
+    sender->forks = forks_count();
     return (PyObject *)sender;
 }
 
@@ -87,7 +89,7 @@ static PyObject *sender_send(PyObject *self, PyObject *const *args, Py_ssize_t a
     if (arg_count != 5)
         return PyErr_Format(PyExc_TypeError, "send() takes value, key, headers, partition and timestamp");
     sender_object *sender = (sender_object *)self;
-    if (args[2] != Py_None) Py_RETURN_NONE;
+    if (args[2] != Py_None || sender->forks != forks_count()) Py_RETURN_NONE;
     bool by_turn;
     Py_ssize_t at = choose(sender, args[1], args[3], &by_turn);
     if (at < 0) Py_RETURN_NONE;

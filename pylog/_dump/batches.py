@@ -109,15 +109,25 @@ class LogBytes:
         with Path(path).open("rb") as file:
             self.size = file.seek(0, 2)
             self.data: mmap.mmap | bytes = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) if self.size else b""
+        self._guard = _native.Guard(self.data) if self.size else None
 
     def __enter__(self) -> "LogBytes":
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._guard is not None:
+            self._guard.release()
         if isinstance(self.data, mmap.mmap):
             # A view that an error's traceback still holds would make close() fail and hide that error.
             with contextlib.suppress(BufferError):
                 self.data.close()
+
+    def check_whole(self, position: int) -> None:
+        """Raise BrokenFileError where what was read of the batch at `position` is no longer there."""
+        if self._guard is not None and not self._guard.is_whole():
+            raise BrokenFileError(
+                f"{self.name}: batch at {position}: the file was cut, or could not be read, while it was shown"
+            )
 
     def spans(self, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
         """(position, size, base offset, magic) of each batch that lies whole in [start, end).
@@ -128,6 +138,7 @@ class LogBytes:
         position = start
         while position < end - HEADER_TO_MAGIC_BYTES:
             base_offset, length, _, magic = START.unpack_from(self.data, position)
+            self.check_whole(position)
             if length < LENGTH_BYTES_MIN:
                 raise BrokenFileError(
                     f"{self.name}: batch at {position}: length {length} is under the minimum, {LENGTH_BYTES_MIN}"
@@ -145,6 +156,7 @@ class LogBytes:
         if position + HEADER.size > self.size:
             raise BrokenFileError(f"{self.name}: batch at {position}: the file ends within its header")
         (delta,) = LAST_DELTA.unpack_from(self.data, position + LAST_DELTA_AT)
+        self.check_whole(position)
         return java.int64(base_offset + int(delta))
 
     def batch(self, position: int) -> Batch:
@@ -161,6 +173,7 @@ class LogBytes:
         fields = HEADER.unpack_from(self.data, position)
         size = LENGTH_END + fields[1]
         is_valid = size >= HEADER.size and fields[4] == self._crc(position + CRC_START, position + size)
+        self.check_whole(position)
         return Batch._make((position, fields[0], size, *fields[2:], is_valid))
 
     def _crc(self, start: int, end: int) -> int:

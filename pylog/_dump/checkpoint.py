@@ -21,8 +21,8 @@ SETTINGS = {"partition.metadata": ":", "meta.properties": "="}
 CLEAN_SHUTDOWN = ".kafka_cleanshutdown"
 NAMES = OFFSET_CHECKPOINTS | SETTINGS.keys() | {EPOCH_CHECKPOINT, CLEAN_SHUTDOWN}
 
-_OFFSET_LINE = re.compile(r"(\S+)\s+(\d+)\s+(-?\d+)", re.ASCII)
-_EPOCH_LINE = re.compile(r"(\d+)\s+(-?\d+)", re.ASCII)
+OFFSET_LINE = re.compile(r"(\S+)\s+(\d+)\s+(-?\d+)", re.ASCII)
+EPOCH_LINE = re.compile(r"(\d+)\s+(-?\d+)", re.ASCII)
 
 
 def dump_checkpoint(path: str, output: Output) -> None:
@@ -41,16 +41,21 @@ def dump_checkpoint(path: str, output: Output) -> None:
     elif name in SETTINGS:
         _show_settings(path, text, SETTINGS[name], output)
     elif name == EPOCH_CHECKPOINT:
-        for epoch, start in _rows(path, text, _EPOCH_LINE):
+        for epoch, start in rows(path, text, EPOCH_LINE):
             output.text(f"epoch: {epoch} startOffset: {start}\n")
             output.item("epoch", epoch=int(epoch), startOffset=int(start))
     else:
-        for topic, partition, offset in _rows(path, text, _OFFSET_LINE):
+        for topic, partition, offset in rows(path, text, OFFSET_LINE):
             output.text(f"topic: {topic} partition: {partition} offset: {offset}\n")
             output.item("checkpoint", topic=topic, partition=int(partition), offset=int(offset))
 
 
-def _rows(path: str, text: str, form: re.Pattern[str]) -> list[tuple[str, ...]]:
+def rows(path: str, text: str, form: re.Pattern[str]) -> list[tuple[str, ...]]:
+    """The lines of a checkpoint's text, their fields apart.
+
+    Raises:
+        BrokenFileError: it is not of its form.
+    """
     lines = text.splitlines()
     if len(lines) < 2 or not lines[1].isdecimal():
         raise BrokenFileError(f"{path}: does not begin with a version and a count")

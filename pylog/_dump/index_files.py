@@ -56,13 +56,14 @@ def _sibling(path: str, suffix: str) -> str:
     return str(Path(path).with_name(Path(path).name.split(".")[0] + suffix))
 
 
-def _entries(path: str, entry: np.dtype[Any]) -> tuple[np.ndarray[Any, Any], int]:
+def entries_of(path: str, entry: np.dtype[Any]) -> tuple[np.ndarray[Any, Any], int]:
     """A file's whole entries, and how many bytes it has."""
     data = Path(path).read_bytes()
     return np.frombuffer(data, entry, len(data) // entry.itemsize), len(data)
 
 
-def _before_zero_tail(relative: np.ndarray[Any, Any]) -> int:
+def before_zero_tail(relative: np.ndarray[Any, Any]) -> int:
+    """How many entries there are before the zeros that a crash leaves, told by the column of offsets."""
     zeros = np.flatnonzero(relative[1:] == 0)
     return int(zeros[0]) + 1 if len(zeros) else len(relative)
 
@@ -87,7 +88,7 @@ def dump_offset_index(path: str, options: Options, output: Output, complaints: C
     """Show an .index; entries whose offset is not that of the batch they point at become complaints."""
     base = base_offset(path)
     with LogBytes(_sibling(path, ".log")) as log:
-        entries, size = _entries(path, OFFSET_ENTRY)
+        entries, size = entries_of(path, OFFSET_ENTRY)
         if not len(entries):
             output.text(f"{output.file} is empty.\n")
             output.item("empty")
@@ -95,7 +96,7 @@ def dump_offset_index(path: str, options: Options, output: Output, complaints: C
         if options.checks_sanity:
             _check_sanity(path, OFFSET_ENTRY, entries, size, output)
             return
-        count = _before_zero_tail(entries["offset"])
+        count = before_zero_tail(entries["offset"])
         for relative, position in entries[:count].tolist():
             offset = base + relative
             in_log = _last_offset_at(log, position, options.message_bytes_max)
@@ -200,14 +201,14 @@ def dump_time_index(path: str, options: Options, output: Output, complaints: Com
     base = base_offset(path)
     name = str(Path(path).absolute())
     with LogBytes(_sibling(path, ".log")) as log:
-        index, _ = _entries(_sibling(path, ".index"), OFFSET_ENTRY)
-        entries, size = _entries(path, TIME_ENTRY)
+        index, _ = entries_of(_sibling(path, ".index"), OFFSET_ENTRY)
+        entries, size = entries_of(path, TIME_ENTRY)
         if options.checks_sanity:
             _check_sanity(path, TIME_ENTRY, entries, size, output)
             return
         finder = _Finder(log, index)
         previous = NO_TIMESTAMP
-        for timestamp, relative in entries[: _before_zero_tail(entries["offset"])].tolist():
+        for timestamp, relative in entries[: before_zero_tail(entries["offset"])].tolist():
             offset = base + relative
             found = finder.find(relative, offset)
             if found is None or found[1] != offset:
@@ -234,7 +235,7 @@ def _largest_timestamp(log: LogBytes, position: int) -> int:
 def dump_aborted_index(path: str, output: Output) -> None:
     """Show a .txnindex."""
     base_offset(path)
-    entries, _ = _entries(path, ABORTED_ENTRY)
+    entries, _ = entries_of(path, ABORTED_ENTRY)
     # Kafka looks at the version's high byte alone, shows that, and gives up where it is over 0.
     shown = entries["version"] >> 8
     for number in np.flatnonzero(entries["version"]).tolist():

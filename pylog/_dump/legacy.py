@@ -45,6 +45,7 @@ def show_message(log: LogBytes, position: int, output: Output) -> bool:
         (timestamp,) = TIMESTAMP.unpack_from(log.data, position + HEAD.size)
     with memoryview(log.data) as view, view[position + COVERED_START : position + size] as covered:
         is_valid: bool = crc == zlib.crc32(covered)
+    log.check_whole(position)
     output.text(
         f" position: {position} {kind}: {timestamp} size: {size} magic: {magic} compresscodec: {CODECS[codec]}"
         f" crc: {crc} isvalid: {str(is_valid).lower()}\n"

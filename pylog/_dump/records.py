@@ -46,6 +46,7 @@ def read_records(log: LogBytes, batch: Batch, *, with_data: bool) -> Records:
     if batch.record_count < 0:
         raise BrokenFileError(f"{where}: record count {batch.record_count}")
     packed = log.data[batch.position + HEADER.size : batch.position + batch.size]
+    log.check_whole(batch.position)
     try:
         block = _compression.decompress(batch.codec, packed, bytes_max=BLOCK_BYTES_MAX)
     except ValueError as error:

@@ -31,7 +31,7 @@ CUT_OFF = "null"
 def dump_snapshot(path: str, output: Output) -> None:
     """Show a file's producers, or complain of the file."""
     data = Path(path).read_bytes()
-    problem = _problem(data)
+    problem = problem_of(data)
     if problem:
         output.complain(problem)
         return
@@ -40,7 +40,7 @@ def dump_snapshot(path: str, output: Output) -> None:
         _show_producer(PRODUCER.unpack_from(data, HEAD.size + i * PRODUCER.size), output)
 
 
-def _problem(data: bytes) -> str | None:
+def problem_of(data: bytes) -> str | None:
     """What is wrong, in Kafka's words."""
     schema = "Snapshot failed schema validation: "
     if len(data) < VERSION.size:

@@ -1,0 +1,303 @@
+"""One partition's log in the engine."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from .._errors import ClosedError, ForkError, IllegalStateError
+from .batches import Chunk, SmallChunk
+from .calls import call, check_fork, ffi, lib
+from .shared import Bell, Shared, SharedBell
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+class Recovery(NamedTuple):
+    """What opening a log had to do; see plog_recovery in pylog.h."""
+
+    scanned_bytes: int
+    truncated_bytes: int
+    truncated_position: int
+    truncated_segment: int
+    indexes_rebuilt: int
+    damaged: int
+
+
+class LogState(NamedTuple):
+    """A log's offsets and sizes at one moment."""
+
+    log_start_offset: int
+    log_end_offset: int
+    last_stable_offset: int
+    flushed_offset: int
+    segment_count: int
+    log_bytes: int
+
+
+class Appended(NamedTuple):
+    """Where a batch went; timestamp is -1 unless the log gives timestamps."""
+
+    base_offset: int
+    timestamp: int
+    rolled: bool
+
+
+_EMPTY = np.empty(0, np.uint8)
+
+
+def _options(config: dict[str, Any], dense: bool) -> Any:
+    return ffi.new(
+        "plog_options *",
+        {
+            "segment_bytes": config["segment_bytes"],
+            "segment_ms": config["segment_ms"],
+            "segment_index_bytes": config["segment_index_bytes"],
+            "index_interval_bytes": config["index_interval_bytes"],
+            "max_message_bytes": config["max_message_bytes"],
+            "log_append_time": config["message_timestamp_type"] == "LogAppendTime",
+            "dense": dense,
+        },
+    )
+
+
+class NativeLog:
+    """One partition's log in the engine.  Thread-safe; a call after close raises ClosedError, never crashes."""
+
+    def __init__(
+        self,
+        directory: str,
+        *,
+        config: dict[str, Any],
+        dense: bool,
+        recovery_point: int,
+        log_start_offset: int,
+        leader_epoch: int,
+        clean: bool,
+        read_only: bool,
+        bell: Bell | SharedBell,
+        shared: Shared | None,
+    ) -> None:
+        self._gate = threading.Lock()
+        self._idle = threading.Condition(self._gate)
+        self._calls = 0
+        self._log: Any = None
+        self._gone: type[IllegalStateError] = ClosedError
+        self._bell, self._shared = bell, shared  # they outlive the log
+        self.directory = directory
+        params = ffi.new(
+            "plog_open *",
+            {
+                "options": _options(config, dense)[0],
+                "recovery_point": recovery_point,
+                "log_start_offset": log_start_offset,
+                "leader_epoch": leader_epoch,
+                "clean": clean,
+                "read_only": read_only,
+                "bell": bell.pointer,
+                "shared": ffi.NULL if shared is None else shared.pointer,
+            },
+        )
+        out, recovery = ffi.new("plog_log **"), ffi.new("plog_recovery *")
+        call(lib.plog_log_open, os.fsencode(directory), params, out, recovery)
+        self._log = out[0]
+        self.slot = int(lib.plog_log_slot(self._log))  # -1: it shares nothing
+        self.recovery = Recovery(
+            recovery.scanned_bytes,
+            recovery.truncated_bytes,
+            recovery.truncated_position,
+            recovery.truncated_segment,
+            recovery.indexes_rebuilt,
+            recovery.damaged,
+        )
+
+    def _enter(self) -> Any:
+        check_fork()
+        with self._gate:
+            if self._log is None:
+                whose = "closed" if self._gone is ClosedError else "open in the parent process, not here"
+                raise self._gone(f"{self.directory} is {whose}")
+            self._calls += 1
+            return self._log
+
+    def _leave(self) -> None:
+        with self._gate:
+            self._calls -= 1
+            if self._calls == 0 and self._log is None:
+                self._idle.notify_all()
+
+    def _take(self) -> Any:
+        """The log, when all calls have returned; nobody gets it after this."""
+        with self._gate:
+            log, self._log = self._log, None
+            if self._calls:
+                self._bell.ring()  # somebody may be waiting for records
+            while self._calls:
+                self._idle.wait()
+            return log
+
+    def append(self, batch: Buffer, *, ahead: bool = False) -> Appended:
+        """Append one finished batch; its offset, epoch and CRC are written into it.  ahead: a flush follows at once."""
+        log = self._enter()
+        try:
+            view = ffi.from_buffer(batch, require_writable=True)
+            out = ffi.new("plog_appended *")
+            append = lib.plog_log_append_ahead if ahead else lib.plog_log_append
+            call(append, log, ffi.cast("uint8_t *", view), len(view), out)
+            return Appended(out.base_offset, out.timestamp, bool(out.rolled))
+        finally:
+            self._leave()
+
+    def flush(self) -> int:
+        """Return once everything appended is on the disk; the offset up to which it is."""
+        log = self._enter()
+        try:
+            out = ffi.new("int64_t *")
+            call(lib.plog_log_flush, log, out)
+            return int(out[0])
+        finally:
+            self._leave()
+
+    def fetch(self, offset: int, bytes_max: int, flags: int, cursor: Any = None) -> Chunk:
+        """The next chunk at or after `offset`; records 0: nothing there up to next_offset."""
+        log = self._enter()
+        try:
+            chunk = ffi.new("plog_chunk *")
+            call(lib.plog_log_fetch, log, offset, bytes_max, flags, cursor or ffi.NULL, chunk)
+        finally:
+            self._leave()
+        return self._held(chunk, offset)
+
+    def fetch_small(self, offset: int, bytes_max: int, flags: int, cursor: Any, small: SmallChunk) -> Chunk | None:
+        """The same; None: its records are in `small`."""
+        log = self._enter()
+        try:
+            chunk = ffi.new("plog_chunk *")
+            call(lib.plog_log_fetch_small, log, offset, bytes_max, flags, cursor, chunk, small.raw)
+        finally:
+            self._leave()
+        return None if small.raw.records > 0 else self._held(chunk, offset)
+
+    def _held(self, chunk: Any, offset: int) -> Chunk:
+        if chunk.batches == 0:
+            return Chunk(_EMPTY, chunk, -1, offset, chunk.next_offset, 0, 0, False)
+        mapping = chunk.mapping
+        held = ffi.gc(chunk.data, lambda _: lib.plog_mapping_release(mapping))
+        # Read-only from the bottom: an array over a writable buffer could be made writable again, and crash on a write.
+        data = np.frombuffer(memoryview(ffi.buffer(held, chunk.bytes)).toreadonly(), np.uint8)
+        return Chunk(
+            data,
+            chunk,
+            chunk.position,
+            chunk.first_offset,
+            chunk.next_offset,
+            chunk.records,
+            chunk.codec,
+            bool(chunk.log_append_time),
+        )
+
+    def wait_for_small(
+        self, seen: int, seconds: float, offset: int, bytes_max: int, flags: int, cursor: Any, small: SmallChunk
+    ) -> int:
+        """Wait as Bell.wait does, then fetch; how many records there are in `small`."""
+        log = self._enter()
+        try:
+            found: int = lib.plog_log_await(log, seen, int(seconds * 1e6), offset, bytes_max, flags, cursor, small.raw)
+            return found
+        finally:
+            self._leave()
+
+    def find_time(self, timestamp: int, from_offset: int) -> int:
+        """First offset of the first batch at or after `from_offset` whose maxTimestamp >= timestamp; -1: none."""
+        log = self._enter()
+        try:
+            out = ffi.new("int64_t *")
+            call(lib.plog_log_find_time, log, timestamp, from_offset, out)
+            return int(out[0])
+        finally:
+            self._leave()
+
+    def truncate(self, offset: int) -> None:
+        """Drop the records from `offset` on."""
+        log = self._enter()
+        try:
+            call(lib.plog_log_truncate, log, offset)
+        finally:
+            self._leave()
+
+    def delete_before(self, offset: int) -> None:
+        """Raise the log start offset; segments wholly below it are removed."""
+        log = self._enter()
+        try:
+            call(lib.plog_log_delete_before, log, offset)
+        finally:
+            self._leave()
+
+    def state(self) -> LogState:
+        """Offsets and sizes now."""
+        log = self._enter()
+        try:
+            out = ffi.new("plog_state *")
+            call(lib.plog_log_state, log, out)
+            return LogState(
+                out.log_start_offset,
+                out.log_end_offset,
+                out.last_stable_offset,
+                out.flushed_offset,
+                out.segment_count,
+                out.log_bytes,
+            )
+        finally:
+            self._leave()
+
+    def set_options(self, config: dict[str, Any], dense: bool) -> None:
+        """Take other settings from the next append on."""
+        log = self._enter()
+        try:
+            lib.plog_log_set_options(log, _options(config, dense))
+        finally:
+            self._leave()
+
+    def close(self) -> None:
+        """Write what a clean close writes and free the log; also when that fails."""
+        log = self._take()
+        if log is not None:
+            call(lib.plog_log_close, log)
+
+    def delete(self) -> None:
+        """The partition's files are about to be removed: no process may append to it any more."""
+        log = self._enter()
+        try:
+            lib.plog_log_retire(log)
+        finally:
+            self._leave()
+
+    def follow(self) -> bool:
+        """Of a read_only log: take up what was written behind its end; False: it must be opened anew."""
+        log = self._enter()
+        try:
+            void = ffi.new("int32_t *")
+            call(lib.plog_log_follow, log, void)
+            return not void[0]
+        finally:
+            self._leave()
+
+    def __del__(self) -> None:
+        if self._log is not None and lib is not None:  # a reader has let go of it for a newer one
+            lib.plog_log_abandon(self._log)
+
+    def mark_forked(self) -> None:
+        """In a forked child: refuse every call.  Threads that are not here may have held locks; nothing is freed."""
+        self._gate = threading.Lock()
+        self._idle = threading.Condition(self._gate)
+        self._log, self._gone = None, ForkError
+
+    def abandon(self) -> None:
+        """Free the log and write nothing."""
+        log = self._take()
+        if log is not None:
+            lib.plog_log_abandon(log)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks import bench_engine, harness
+from benchmarks import bench_engine, bench_sharing, harness
 from benchmarks.harness import Bar, Comparison, Contender, Figures, Outcome, Workload
 from benchmarks.peers import Peer
 from benchmarks.pylog_peer import Pylog, PylogLz4
@@ -21,7 +21,7 @@ VALUES = harness.distinct_values(RECORDS, 100)
 ROUNDS = 2
 
 STORES: list[type[Peer]] = [*bench_engine.peer_classes(), Pylog, PylogLz4]
-COMPARISONS = bench_engine.comparisons(with_pylog=True)
+COMPARISONS = bench_engine.comparisons(with_pylog=True) + bench_sharing.comparisons(big_log_bytes=3_000_000)
 
 
 @pytest.mark.parametrize("produce", ["produce_one_by_one", "produce_batches"])

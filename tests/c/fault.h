@@ -17,14 +17,17 @@ typedef enum fault_mode {
     EIO_ONCE,    /* any call */
     EIO_FOR_NOW, /* this and every later call, after half of it if it is a write */
     DISK_FULL,   /* a write is cut short; then writes and new files fail */
-    EINTR_ONCE,
-    SHORT_ONCE, /* a read or write does half of it */
+    EINTR_ONCE,  /* a call that a signal may interrupt */
+    SHORT_ONCE,  /* a read or write does half of it */
     MEMORY_ONCE,
     MEMORY_FOR_NOW,
     FAULT_MODES,
+    SYNC_FOR_NOW, /* this and every later fsync; like the next, for tests that ask for it */
+    SYNC_DEATH,   /* the process dies in an fsync */
 } fault_mode;
 
-typedef enum call_kind { CALL_WRITE, CALL_CREATE, CALL_READ, CALL_OTHER, CALL_MEMORY } call_kind;
+/* CALL_SLOW: no write or read, but one that may wait, and so be interrupted. */
+typedef enum call_kind { CALL_WRITE, CALL_CREATE, CALL_READ, CALL_SYNC, CALL_SLOW, CALL_OTHER, CALL_MEMORY } call_kind;
 
 static struct {
     fault_mode mode;
@@ -37,18 +40,23 @@ static bool counted(call_kind kind) {
     switch (fault.mode) {
     case DISK_FULL: return kind == CALL_WRITE || kind == CALL_CREATE;
     case SHORT_ONCE: return kind == CALL_WRITE || kind == CALL_READ;
+    case EINTR_ONCE: return kind != CALL_OTHER && kind != CALL_MEMORY;
     case MEMORY_ONCE:
     case MEMORY_FOR_NOW: return kind == CALL_MEMORY;
+    case SYNC_FOR_NOW:
+    case SYNC_DEATH: return kind == CALL_SYNC;
     default: return kind != CALL_MEMORY;
     }
 }
 
 static bool due(call_kind kind) {
     if (!fault.armed || !counted(kind)) return false;
-    bool for_now = fault.mode == EIO_FOR_NOW || fault.mode == MEMORY_FOR_NOW || fault.mode == DISK_FULL;
+    bool for_now = fault.mode == EIO_FOR_NOW || fault.mode == MEMORY_FOR_NOW || fault.mode == DISK_FULL ||
+                   fault.mode == SYNC_FOR_NOW;
     int64_t call = ++fault.calls;
     if (call != fault.at && !(for_now && call > fault.at)) return false;
     fault.fired++;
+    if (fault.mode == SYNC_DEATH) _exit(0);
     errno = fault.mode == DISK_FULL ? ENOSPC : fault.mode == EINTR_ONCE ? EINTR : kind == CALL_MEMORY ? ENOMEM : EIO;
     return true;
 }
@@ -66,7 +74,7 @@ static bool halved(void) {
     }
 
 WRAP(CALL_OTHER, int, fstat, (int fd, struct stat *out), (fd, out), -1)
-WRAP(CALL_OTHER, int, ftruncate, (int fd, off_t bytes), (fd, bytes), -1)
+WRAP(CALL_SLOW, int, ftruncate, (int fd, off_t bytes), (fd, bytes), -1)
 WRAP(CALL_OTHER, int, unlinkat, (int fd, const char *name, int flags), (fd, name, flags), -1)
 WRAP(CALL_OTHER, int, renameat, (int a, const char *from, int b, const char *to), (a, from, b, to), -1)
 WRAP(CALL_OTHER, DIR *, fdopendir, (int fd), (fd), NULL)
@@ -80,8 +88,8 @@ WRAP(CALL_WRITE, ssize_t, pwrite, (int fd, const void *data, size_t bytes, off_t
      halved() && bytes > 1 ? __real_pwrite(fd, data, bytes / 2, position) : -1)
 WRAP(CALL_READ, ssize_t, pread, (int fd, void *data, size_t bytes, off_t position), (fd, data, bytes, position),
      halved() && bytes > 1 ? __real_pread(fd, data, bytes / 2, position) : -1)
-WRAP(CALL_OTHER, int, fdatasync, (int fd), (fd), (fault.fsync_failed = true, -1))
-WRAP(CALL_OTHER, int, fsync, (int fd), (fd), (fault.fsync_failed = true, -1))
+WRAP(CALL_SYNC, int, fdatasync, (int fd), (fd), (fault.fsync_failed = true, -1))
+WRAP(CALL_SYNC, int, fsync, (int fd), (fd), (fault.fsync_failed = true, -1))
 
 int __real_openat(int directory, const char *name, int flags, ...);
 int __wrap_openat(int directory, const char *name, int flags, ...);
@@ -90,7 +98,7 @@ int __wrap_openat(int directory, const char *name, int flags, ...) {
     va_start(rest, flags);
     mode_t mode = flags & O_CREAT ? (mode_t)va_arg(rest, int) : 0;
     va_end(rest);
-    return due(flags & O_CREAT ? CALL_CREATE : CALL_OTHER) ? -1 : __real_openat(directory, name, flags, mode);
+    return due(flags & O_CREAT ? CALL_CREATE : CALL_SLOW) ? -1 : __real_openat(directory, name, flags, mode);
 }
 
 /* The call number `at` of those that count in this mode fails. */

@@ -14,7 +14,7 @@
 #include "../../csrc/record.h"
 #include "check.h"
 
-enum { IMAGE_FILES_MAX = 256, IMAGE_NAME_BYTES = 64, LEADER_EPOCH = 3 };
+enum { IMAGE_FILES_MAX = 1024, IMAGE_NAME_BYTES = 64, LEADER_EPOCH = 3 };
 
 static plog_error error;
 static char scratch_root[200], scratch[220];
@@ -48,8 +48,11 @@ static inline void scratch_wipe(void) {
 }
 
 static inline void scratch_remove(void) {
+    char path[512];
     scratch_wipe();
     rmdir(scratch);
+    snprintf(path, sizeof path, "%s/pylog.shm", scratch_root);
+    unlink(path);
     rmdir(scratch_root);
 }
 

@@ -122,17 +122,20 @@ static void check_damage(plog_log *log, const model *kept, int64_t first, int64_
             return;
         }
         CHECK_OK(status);
-        for (int64_t position = 0; position < chunk.bytes; at++) {
-            CHECK(at < kept->count && position + kept->batches[at].bytes <= chunk.bytes);
+        for (int64_t position = 0; position < chunk.bytes;) {
+            const uint8_t *batch = chunk.data + position;
+            const model_batch *moved = &kept->batches[first];
+            int64_t bytes = (int64_t)load_be32(batch + BATCH_LENGTH_AT) + BATCH_LENGTH_OVERHEAD, found = at;
+            CHECK(position + bytes <= chunk.bytes);
+            while (found < kept->count && !same_batch(batch, &kept->batches[found])) found++;
             /* The one that was moved may be passed over, and may hide those that it passed. */
-            int64_t found = at;
-            while (moved_may_pass && found + 1 < kept->count &&
-                   !same_batch(chunk.data + position, &kept->batches[found]))
-                found++;
-            if (same_batch(chunk.data + position, &kept->batches[found])) at = found;
-            bool damaged = at >= first && at <= last;
-            CHECK(same_batch(chunk.data + position, &kept->batches[at]) || (moved_may_pass && damaged));
-            position += kept->batches[at].bytes;
+            CHECK(found == at || moved_may_pass);
+            if (found < kept->count)
+                at = found + 1;
+            else
+                CHECK(bytes == moved->bytes && memcmp(batch + BATCH_MAGIC_AT, moved->data + BATCH_MAGIC_AT,
+                                                      (size_t)(bytes - BATCH_MAGIC_AT)) == 0);
+            position += bytes;
         }
         plog_mapping_release(chunk.mapping);
         offset = chunk.next_offset;

@@ -24,7 +24,8 @@ static void failed(play *on, plog_status status) {
         CHECK_FAIL("status %d without a fault: %s: %s", (int)status, error.file, error.message);
     CHECK_EQUAL(error.status, status);
     CHECK(error.message[0] != '\0');
-    CHECK(fault.mode != SHORT_ONCE);
+    CHECK(fault.mode != SHORT_ONCE && fault.mode != EINTR_ONCE);
+    if (fault.mode == DISK_FULL && status == PLOG_IO) CHECK_EQUAL(error.os_errno, ENOSPC);
     CHECK(status == PLOG_POISONED || status == (fault.mode >= MEMORY_ONCE ? PLOG_NO_MEMORY : PLOG_IO));
     if (++on->failures == 3 || (fault.mode != EIO_FOR_NOW && fault.mode != MEMORY_FOR_NOW && fault.mode != DISK_FULL))
         fault.armed = false;

@@ -75,10 +75,49 @@ static void who_joins_next_mends_what_a_dead_owner_left(void) {
     plog_shared_close(shared);
 }
 
+static void append_kind(plog_log *log, batch_kind kind) {
+    plog_appended appended;
+    int64_t bytes;
+    uint8_t *batch = log_batch(kind, &bytes);
+    CHECK_OK(plog_log_append(log, batch, bytes, &appended, &error));
+    free(batch);
+}
+
+static void a_transaction_that_another_process_truncated_away_holds_nothing_back(void) {
+    scratch_wipe();
+    CHECK_OK(plog_shared_open(scratch_root, 1, &shared, &error));
+    plog_log *one = open_shared(), *two = open_shared();
+    append_kind(one, (batch_kind){1, 10, 1000, BATCH_TRANSACTIONAL, 1});
+    CHECK_EQUAL(log_state(one).last_stable_offset, 0);
+    CHECK_OK(plog_log_truncate(two, 0, &error));
+    append_kind(two, (batch_kind){1, 10, 1000, 0, 0});
+    append_kind(one, (batch_kind){1, 10, 1000, BATCH_TRANSACTIONAL, 2});
+    CHECK_EQUAL(log_state(one).last_stable_offset, 1);
+    plog_log_abandon(one);
+    plog_log_abandon(two);
+    plog_shared_close(shared);
+}
+
+static void a_log_start_inside_a_batch_is_not_truncated_to(void) {
+    scratch_wipe();
+    CHECK_OK(plog_shared_open(scratch_root, 1, &shared, &error));
+    plog_log *log = open_shared();
+    append_kind(log, (batch_kind){10, 10, 1000, 0, 0});
+    append_kind(log, (batch_kind){10, 10, 1000, 0, 0});
+    CHECK_OK(plog_log_delete_before(log, 5, &error));
+    CHECK_STATUS(plog_log_truncate(log, 5, &error), PLOG_INVALID);
+    CHECK_OK(plog_log_truncate(log, 10, &error));
+    CHECK_EQUAL(append_one(log), 10);
+    plog_log_abandon(log);
+    plog_shared_close(shared);
+}
+
 int main(void) {
     check_begin("test_share");
     scratch_make();
     RUN(who_appends_next_mends_what_a_dead_owner_left);
     RUN(who_joins_next_mends_what_a_dead_owner_left);
+    RUN(a_transaction_that_another_process_truncated_away_holds_nothing_back);
+    RUN(a_log_start_inside_a_batch_is_not_truncated_to);
     return 0;
 }

@@ -1,7 +1,7 @@
-"""A program that produces until it is killed: kill_child.py DIRECTORY SEED LIAR
+"""A process that produces until it is killed.
 
 Each record's value is its partition and its number there.  What is acknowledged is told on stdout, 16 bytes each:
-partition and offset, packed "<qq", in the order of acknowledgement.  A LIAR ("1") tells them before it sends: the
+partition and offset, packed "<qq", in the order of acknowledgement.  A liar tells them before it sends: the
 control that a test of this kind must catch.
 """
 
@@ -9,7 +9,6 @@ import itertools
 import os
 import random
 import struct
-import sys
 
 import pylog
 
@@ -22,7 +21,7 @@ def value(partition: int, number: int) -> bytes:
     return struct.pack("<qq", partition, number) + bytes([number % 251]) * (number * 7919 % 400)
 
 
-def main(directory: str, seed: int, liar: bool) -> None:
+def produce(directory: str, seed: int, liar: bool) -> None:
     """Produce for ever."""
     chance = random.Random(seed)
     log = pylog.open(directory, num_partitions=PARTITIONS, segment_bytes=20_000, index_interval_bytes=500, flush_ms=20)
@@ -56,7 +55,3 @@ def main(directory: str, seed: int, liar: bool) -> None:
             log.flush()
         if step % 80 == 79:
             log.admin.delete_records({tps[partition]: numbers[0] // 2})
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3] == "1")

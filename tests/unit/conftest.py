@@ -24,14 +24,14 @@ def log(tmp_path: Path) -> Iterator[pylog.Log]:
 
 
 @pytest.fixture
-def in_child() -> Callable[[Callable[[], Any]], Any]:
+def in_child() -> Callable[..., Any]:
     """Run a function in a forked child; its result, or the name and text of its exception."""
 
-    def run(function: Callable[[], Any]) -> Any:
+    def run(function: Callable[[], Any], fork: Callable[[], int] = os.fork) -> Any:
         reader, writer = os.pipe()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads alive is what is tested
-            pid = os.fork()
+            pid = fork()
         if pid == 0:
             try:
                 try:

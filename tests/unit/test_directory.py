@@ -295,3 +295,29 @@ def test_files_of_others_in_the_directory_are_left_alone(tmp_path: Path) -> None
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert (tmp_path / "notes-x").is_dir()
     assert (tmp_path / "orders-01").is_dir()
+
+
+def test_processes_that_replace_a_file_at_the_same_moment_do_not_meet(tmp_path: Path) -> None:
+    source = (
+        "import sys; from pathlib import Path; from pylog._directory import replace_file\n"
+        "for _ in range(200): replace_file(Path(sys.argv[1]), sys.argv[2] * 1000)"
+    )
+    target = tmp_path / "checkpoint"
+    others = [subprocess.Popen([sys.executable, "-c", source, str(target), letter]) for letter in "abc"]
+    while any(other.poll() is None for other in others):
+        if target.exists():
+            assert target.read_text() in {letter * 1000 for letter in "abc"}
+    assert [other.wait() for other in others] == [0, 0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_what_an_interrupted_replacement_has_left_is_removed_by_who_opens_alone(tmp_path: Path) -> None:
+    with pylog.open(tmp_path) as log:
+        log.admin.create_topic("orders")
+        log.producer().send("orders", b"x").get()
+    left = [tmp_path / "pylog.topics.17.18.tmp", tmp_path / "orders-0" / "leader-epoch-checkpoint.17.18.tmp"]
+    for path in left:
+        path.write_text("half")
+    with pylog.open(tmp_path) as log:
+        assert [record.value for record in log.read("orders")] == [b"x"]
+    assert not any(path.exists() for path in left)

@@ -47,9 +47,9 @@ def test_get_gives_up_after_its_timeout(
     disk, native = threading.Event(), log.topic("orders").partition(0).native
     append = native.append
 
-    def slow(batch: Any) -> Any:
+    def slow(batch: Any, **how: Any) -> Any:
         disk.wait(5)
-        return append(batch)
+        return append(batch, **how)
 
     monkeypatch.setattr(native, "append", slow)
     writer = threading.Thread(target=lambda: producer.close())
@@ -57,12 +57,13 @@ def test_get_gives_up_after_its_timeout(
 
     def wait_briefly() -> None:
         try:
-            future.batch.producer = type("Idle", (), {"push": lambda self, batch: None})()  # somebody else writes it
             future.get(timeout=0.05)
         except BaseException as error:
             waiter_error.append(error)
 
     writer.start()
+    while producer._lock.acquire(blocking=False):  # until the writer is at it
+        producer._lock.release()
     waiter = threading.Thread(target=wait_briefly)
     waiter.start()
     waiter.join()
@@ -170,7 +171,7 @@ def test_await_lets_the_loop_go_on_and_raises_what_failed(
 ) -> None:
     future = producer.send("orders", b"x")
 
-    def fail(batch: Any) -> Any:
+    def fail(batch: Any, **how: Any) -> Any:
         time.sleep(0.1)
         raise pylog.StorageError(28, "No space left on device")
 

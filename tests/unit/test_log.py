@@ -211,7 +211,7 @@ def test_a_partition_that_cannot_be_flushed_keeps_no_other_from_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[Any] = []
-    monkeypatch.setattr("sys.unraisablehook", lambda args: told.append(args.exc_value))
+    monkeypatch.setattr("threading.excepthook", lambda args: told.append(args.exc_value))
     with pylog.open(tmp_path, flush_ms=20, num_partitions=4) as log:
         native = log.topic_for_sending("orders").partition(0).native
 

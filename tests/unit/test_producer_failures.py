@@ -296,12 +296,12 @@ def test_an_append_that_fails_in_the_middle_of_many_is_told_and_keeps_the_others
     native = log.topic_for_sending("orders").partition(0).native
     append, count = native.append, 0
 
-    def fail_second(batch: Any) -> Any:
+    def fail_second(batch: Any, **how: Any) -> Any:
         nonlocal count
         count += 1
         if count == 2:
             raise pylog.StorageError(28, "No space left on device", "orders-0")
-        return append(batch)
+        return append(batch, **how)
 
     monkeypatch.setattr(native, "append", fail_second)
     many = producer.send_many("orders", [b"%0100d" % i for i in range(30)])

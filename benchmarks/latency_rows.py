@@ -1,23 +1,19 @@
-"""Single operations: durable appends, opening, finding a time, reading one record somewhere."""
+"""Single operations: opening, finding a time, reading one record somewhere."""
 
 from __future__ import annotations
 
-import os
 import random
 import statistics
 import time
-import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
 import pylog
-from benchmarks.harness import Bar, Comparison, Contender, Figures, Workload, elapsed, latency_figures
-from benchmarks.peers import FRAME
-from benchmarks.pylog_peer import PARTITION, POLL_MS, TOPIC, Pylog, PylogDurable
+from benchmarks.harness import Comparison, Contender, Figures, Workload, elapsed, latency_figures
+from benchmarks.pylog_peer import PARTITION, POLL_MS, TOPIC, Pylog
 from benchmarks.store_rows import require_count
 
-DURABLE_RECORDS_MAX = 1_000
 LOOKUPS = 2_000
 LOOKUPS_SEED = 7
 OPENINGS = 20
@@ -29,14 +25,6 @@ T = TypeVar("T")
 def comparisons() -> list[Comparison]:
     """Latencies, each the median of the rounds' medians; none of them has a bar yet."""
     return [
-        Comparison(
-            key="durable",
-            title='send(...).get() with acks="all", one at a time; beside it, a bare pwrite + fdatasync loop',
-            contenders=[_durable_send(), _pwrite_fdatasync()],
-            bars=[Bar(subject=PylogDurable.name, reference="pwrite + fdatasync, growing file")],
-            higher_is_better=False,
-            records_max=DURABLE_RECORDS_MAX,
-        ),
         Comparison(
             key="open",
             title="open a cleanly closed directory, ask for the end offset, close it",
@@ -56,35 +44,6 @@ def comparisons() -> list[Comparison]:
             higher_is_better=False,
         ),
     ]
-
-
-def _durable_send() -> Contender:
-    def measure(directory: Path, workload: Workload) -> Figures:
-        with PylogDurable(directory, batch_records=workload.batch_records) as store:
-            seconds = _each(lambda value: store.producer.send(TOPIC, value).get(), workload.values)
-            require_count(PylogDurable.name, store.count(), len(workload.values))
-        return latency_figures(seconds)
-
-    return Contender(name=PylogDurable.name, measure=measure)
-
-
-def _pwrite_fdatasync() -> Contender:
-    def measure(directory: Path, workload: Workload) -> Figures:
-        file = os.open(directory / "durable", os.O_RDWR | os.O_CREAT | os.O_EXCL)
-        position = 0
-
-        def append(value: bytes) -> None:
-            nonlocal position
-            position += os.pwrite(file, FRAME.pack(len(value), zlib.crc32(value)) + value, position)
-            os.fdatasync(file)
-
-        try:
-            seconds = _each(append, workload.values)
-        finally:
-            os.close(file)
-        return latency_figures(seconds)
-
-    return Contender(name="pwrite + fdatasync, growing file", measure=measure)
 
 
 def _opening() -> Contender:

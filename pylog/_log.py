@@ -65,7 +65,8 @@ def open(  # noqa: A001 - as sqlite3 and dbm call it
 ) -> Log:
     """Open a data directory, making it if it is not there.
 
-    url: the directory.  read_only: change no file, take no lock; what a crash has left is only not shown.  flush_ms:
+    url: the directory.  read_only: change no file, take no lock; what a crash has left is only not shown, what others
+    append and change is followed (in pylog.shm readers who wait are counted, where they may write to it).  flush_ms:
     how long a record may be in memory only, None: the operating system decides.  auto_create_topics: sending to a topic
     that does not exist makes it, with num_partitions partitions.  Other keywords are settings (TopicConfig) for topics
     made through this handle.

@@ -356,6 +356,8 @@ def test_a_ring_at_any_moment_of_the_wait_ends_it(log: pylog.Log) -> None:
 
 def test_a_cancelled_wait_leaves_nothing_behind(log: pylog.Log) -> None:
     async def main() -> None:
+        troubles: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(context))
         for _ in range(20):
             seen = log.bell.read()
             with contextlib.suppress(TimeoutError):
@@ -365,11 +367,13 @@ def test_a_cancelled_wait_leaves_nothing_behind(log: pylog.Log) -> None:
         tasks = [asyncio.create_task(log.async_wait().wait(log.bell.read())) for _ in range(10)]
         await asyncio.sleep(0.01)
         log.bell.ring()
+        time.sleep(0.05)  # the thread has told the loop by now, which has not looked
         for task in tasks[::2]:
             task.cancel()
         done = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(one) for one in done[::2]] == [asyncio.CancelledError] * 5
         assert done[1::2] == [None] * 5
+        assert troubles == []
 
     in_loop(main())
 

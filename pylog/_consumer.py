@@ -317,11 +317,11 @@ class Consumer:
             if only is None or only.reader is None:
                 bell.wait(seen, left)
             else:
-                records = only.reader.wait_for_records(seen, left, FETCH_BYTES, self._small, self._key, self._value)
-                if 0 < len(records) <= limit:
-                    return {only.partition.tp: records}  # type: ignore[return-value]  # what poll takes
-                if records:
-                    only.buffered, only.at = records, 0
+                found = only.reader.wait_for_few(seen, left, FETCH_BYTES, limit, self._small, self._key, self._value)
+                if type(found) is dict:
+                    return found  # type: ignore[return-value]  # what poll takes
+                if found is not None:
+                    only.buffered, only.at = found, 0  # type: ignore[assignment]  # a list
                     self._turns.stir(only)
             self._check_open()
 

@@ -87,7 +87,8 @@ class Membership:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             # Given back first: closing does that only once no forked child has the descriptor any more.
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(fd, fcntl.F_OFD_SETLK, FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
             _native.close_lock_file(fd)
 
     def mark_forked(self) -> None:

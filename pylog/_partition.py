@@ -195,20 +195,36 @@ class Reader:
                 return records
             self._read_again(before)
 
-    def wait_for_records(
+    def wait_for_few(
         self,
         seen: int,
         seconds: float,
         bytes_max: int,
+        limit: int,
         small: _native.SmallChunk,
         key_deserializer: Deserializer | None,
         value_deserializer: Deserializer | None,
-    ) -> list[Record]:
-        """Wait for the bell to ring after `seen`; the next records, if they are few, and nothing else is to be told."""
-        native = self._log()
-        if native.wait_for_small(seen, seconds, self.position, bytes_max, self._flags, self._cursor, small) == 0:
-            return []
-        return self._small_records(small, key_deserializer, value_deserializer)
+    ) -> dict[TopicPartition, list[Record]] | list[Record] | None:
+        """Wait for the bell to ring after `seen`; what poll gives then, if it is quickly told.
+
+        A list where there are more than `limit` records; None where there is nothing, or another read says what.
+        """
+        found = self._log().wait_for_few(
+            seen,
+            seconds,
+            self.position,
+            bytes_max,
+            self._flags,
+            self._cursor,
+            small,
+            self.partition.tp,
+            limit,
+            key_deserializer,
+            value_deserializer,
+        )
+        if found is not None:
+            self.position = small.raw.next_offset
+        return found
 
     def _small_records(
         self, small: _native.SmallChunk, key_deserializer: Deserializer | None, value_deserializer: Deserializer | None

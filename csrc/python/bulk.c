@@ -3,7 +3,6 @@
  * Positions and lengths come from outside and are checked against `data` one by one, each read once: a deserializer
  * may change a column while its own records are made.  Lists under construction are hidden from the garbage
  * collector, so that no code finds one with holes. */
-#include "../pylog.h"
 #include "objects.h"
 
 /* A contiguous buffer of int32 or int64 items; `items` need not be aligned. */
@@ -241,20 +240,16 @@ done:
     return list_shown(list);
 }
 
-PyObject *small_records(PyObject *module, PyObject *const *args, Py_ssize_t arg_count) {
-    if (arg_count != 5)
-        return PyErr_Format(PyExc_TypeError,
-                            "small_records() takes an address, a topic, a partition and two deserializers, not %zd "
-                            "arguments",
-                            arg_count);
-    module_state *state = PyModule_GetState(module);
-    const plog_small *small = PyLong_AsVoidPtr(args[0]);
-    records_input in = {.state = state, .type = state->record_type, .topic = args[1]};
-    in.partition = (int)PyLong_AsLong(args[2]);
-    in.key_deserializer = args[3];
-    in.value_deserializer = args[4];
-    if (PyErr_Occurred()) return NULL;
-    in.timestamp_type = small->log_append_time;
+PyObject *small_list(module_state *state, const plog_small *small, PyObject *topic, PyObject *partition,
+                     PyObject *key_deserializer, PyObject *value_deserializer) {
+    records_input in = {.state = state,
+                        .type = state->record_type,
+                        .topic = topic,
+                        .key_deserializer = key_deserializer,
+                        .value_deserializer = value_deserializer,
+                        .timestamp_type = small->log_append_time};
+    in.partition = (int)PyLong_AsLong(partition);
+    if (in.partition == -1 && PyErr_Occurred()) return NULL;
     in.data.buf = (void *)(uintptr_t)small->data;
     in.data.len = small->bytes;
     const void *items[COLUMN_COUNT] = {
@@ -264,4 +259,15 @@ PyObject *small_records(PyObject *module, PyObject *const *args, Py_ssize_t arg_
     };
     for (int i = 0; i < COLUMN_COUNT; i++) in.columns[i] = (column){.items = items[i], .count = small->records};
     return list_shown(records_list(&in, small->records));
+}
+
+PyObject *small_records(PyObject *module, PyObject *const *args, Py_ssize_t arg_count) {
+    if (arg_count != 5)
+        return PyErr_Format(PyExc_TypeError,
+                            "small_records() takes an address, a topic, a partition and two deserializers, not %zd "
+                            "arguments",
+                            arg_count);
+    const plog_small *small = PyLong_AsVoidPtr(args[0]);
+    if (small == NULL && PyErr_Occurred()) return NULL;
+    return small_list(PyModule_GetState(module), small, args[1], args[2], args[3], args[4]);
 }

@@ -88,7 +88,9 @@ static int module_exec(PyObject *module) {
     state->batch_buffer_type = type_add(module, &batch_buffer_type_spec);
     if (state->batch_buffer_type == NULL) return -1;
     state->sender_type = type_add(module, &sender_type_spec);
-    return state->sender_type == NULL ? -1 : 0;
+    if (state->sender_type == NULL) return -1;
+    state->handle_type = type_add(module, &handle_type_spec);
+    return state->handle_type == NULL ? -1 : 0;
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {
@@ -98,6 +100,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->builder_type);
     Py_VISIT(state->batch_buffer_type);
     Py_VISIT(state->sender_type);
+    Py_VISIT(state->handle_type);
     Py_VISIT(state->no_headers);
     return 0;
 }
@@ -109,6 +112,7 @@ static int module_clear(PyObject *module) {
     Py_CLEAR(state->builder_type);
     Py_CLEAR(state->batch_buffer_type);
     Py_CLEAR(state->sender_type);
+    Py_CLEAR(state->handle_type);
     Py_CLEAR(state->no_headers);
     return 0;
 }

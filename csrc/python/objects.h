@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #include "../batch.h"
+#include "../pylog.h"
 #include "../record.h"
 
 typedef struct module_state {
@@ -28,6 +29,7 @@ typedef struct module_state {
     PyTypeObject *builder_type;
     PyTypeObject *batch_buffer_type;
     PyTypeObject *sender_type;
+    PyTypeObject *handle_type;
     PyObject *no_headers; /* the empty tuple */
 } module_state;
 
@@ -125,6 +127,13 @@ PyObject *bytes_list(PyObject *module, PyObject *const *args, Py_ssize_t arg_cou
 PyObject *headers_list(PyObject *module, PyObject *const *args, Py_ssize_t arg_count);
 PyObject *records(PyObject *module, PyObject *args, PyObject *keywords);
 PyObject *small_records(PyObject *module, PyObject *const *args, Py_ssize_t arg_count);
+/* Record objects of a small chunk, as a list. */
+PyObject *small_list(module_state *state, const plog_small *small, PyObject *topic, PyObject *partition,
+                     PyObject *key_deserializer, PyObject *value_deserializer);
+
+/* ---- handle.c: Handle */
+
+extern PyType_Spec handle_type_spec;
 
 /* ---- future.c: FutureBase */
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-import threading
-from typing import TYPE_CHECKING, Any, NamedTuple
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
 from .._errors import ClosedError, ForkError, IllegalStateError
+from .._objects import Handle, Record
 from .batches import Chunk, SmallChunk
 from .calls import call, check_fork, ffi, lib
 from .shared import Bell, Shared, SharedBell
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+    from .._types import Deserializer
 
 
 class Recovery(NamedTuple):
@@ -47,7 +50,10 @@ class Appended(NamedTuple):
     rolled: bool
 
 
+# How long a close sleeps before it looks again whether the calls of other threads have returned.
+LEAVING_SECONDS = 0.0002
 _EMPTY = np.empty(0, np.uint8)
+_AWAIT = int(ffi.cast("uintptr_t", ffi.addressof(lib, "plog_log_await")))
 
 
 def _options(config: dict[str, Any], dense: bool) -> Any:
@@ -82,9 +88,7 @@ class NativeLog:
         bell: Bell | SharedBell,
         shared: Shared | None,
     ) -> None:
-        self._gate = threading.Lock()
-        self._idle = threading.Condition(self._gate)
-        self._calls = 0
+        self._handle = Handle(0)
         self._log: Any = None
         self._gone: type[IllegalStateError] = ClosedError
         self._bell, self._shared = bell, shared  # they outlive the log
@@ -105,6 +109,7 @@ class NativeLog:
         out, recovery = ffi.new("plog_log **"), ffi.new("plog_recovery *")
         call(lib.plog_log_open, os.fsencode(directory), params, out, recovery)
         self._log = out[0]
+        self._handle = Handle(int(ffi.cast("uintptr_t", self._log)))
         self.slot = int(lib.plog_log_slot(self._log))  # -1: it shares nothing
         self.recovery = Recovery(
             recovery.scanned_bytes,
@@ -117,28 +122,27 @@ class NativeLog:
 
     def _enter(self) -> Any:
         check_fork()
-        with self._gate:
-            if self._log is None:
-                whose = "closed" if self._gone is ClosedError else "open in the parent process, not here"
-                raise self._gone(f"{self.directory} is {whose}")
-            self._calls += 1
-            return self._log
+        if not self._handle.enter():
+            self._refuse()
+        return self._log
+
+    def _refuse(self) -> NoReturn:
+        whose = "closed" if self._gone is ClosedError else "open in the parent process, not here"
+        raise self._gone(f"{self.directory} is {whose}")
 
     def _leave(self) -> None:
-        with self._gate:
-            self._calls -= 1
-            if self._calls == 0 and self._log is None:
-                self._idle.notify_all()
+        self._handle.leave()
 
     def _take(self) -> Any:
         """The log, when all calls have returned; nobody gets it after this."""
-        with self._gate:
-            log, self._log = self._log, None
-            if self._calls:
-                self._bell.ring()  # somebody may be waiting for records
-            while self._calls:
-                self._idle.wait()
-            return log
+        if not self._handle.take():
+            return None
+        if self._handle.calls:
+            self._bell.ring()  # somebody may be waiting for records
+        while self._handle.calls:
+            time.sleep(LEAVING_SECONDS)
+        log, self._log = self._log, None
+        return log
 
     def append(self, batch: Buffer, *, ahead: bool = False) -> Appended:
         """Append one finished batch; its offset, epoch and CRC are written into it.  ahead: a flush follows at once."""
@@ -200,16 +204,36 @@ class NativeLog:
             bool(chunk.log_append_time),
         )
 
-    def wait_for_small(
-        self, seen: int, seconds: float, offset: int, bytes_max: int, flags: int, cursor: Any, small: SmallChunk
-    ) -> int:
-        """Wait as Bell.wait does, then fetch; how many records there are in `small`."""
-        log = self._enter()
-        try:
-            found: int = lib.plog_log_await(log, seen, int(seconds * 1e6), offset, bytes_max, flags, cursor, small.raw)
-            return found
-        finally:
-            self._leave()
+    def wait_for_few(
+        self,
+        seen: int,
+        seconds: float,
+        offset: int,
+        bytes_max: int,
+        flags: int,
+        cursor: Any,
+        small: SmallChunk,
+        tp: tuple[str, int],
+        limit: int,
+        key_deserializer: Deserializer | None,
+        value_deserializer: Deserializer | None,
+    ) -> dict[Any, list[Record]] | list[Record] | None:
+        """Wait as Bell.wait does; {tp: records}, or a list if more than `limit`, or None: another fetch says why."""
+        check_fork()
+        return self._handle.wait_for_few(
+            _AWAIT,
+            seen,
+            int(seconds * 1e6),
+            offset,
+            bytes_max,
+            flags,
+            int(ffi.cast("uintptr_t", cursor)),
+            small.address,
+            tp,
+            limit,
+            key_deserializer,
+            value_deserializer,
+        )
 
     def find_time(self, timestamp: int, from_offset: int) -> int:
         """First offset of the first batch at or after `from_offset` whose maxTimestamp >= timestamp; -1: none."""
@@ -287,14 +311,13 @@ class NativeLog:
             self._leave()
 
     def __del__(self) -> None:
-        if self._log is not None and lib is not None:  # a reader has let go of it for a newer one
+        if self._handle.take() and lib is not None:  # a reader has let go of it for a newer one
             lib.plog_log_abandon(self._log)
 
     def mark_forked(self) -> None:
-        """In a forked child: refuse every call.  Threads that are not here may have held locks; nothing is freed."""
-        self._gate = threading.Lock()
-        self._idle = threading.Condition(self._gate)
-        self._log, self._gone = None, ForkError
+        """In a forked child: refuse every call.  Threads that are not here may be in one; nothing is freed."""
+        self._handle.take()
+        self._gone = ForkError
 
     def abandon(self) -> None:
         """Free the log and write nothing."""

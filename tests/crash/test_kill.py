@@ -27,7 +27,7 @@ from kill_child import ACKNOWLEDGED, PARTITIONS, produce, value
 sys.path.pop(0)
 
 KILLS = int(os.environ.get("PYLOG_KILLS", "15"))
-KILLS_OF_A_LOG = 50
+KILLS_OF_A_LOG = 10
 ROOT = Path(pylog.__file__).parents[1]  # where the children find the pylog that is tested
 TPS = [TopicPartition("orders", number) for number in range(PARTITIONS)]
 

@@ -206,3 +206,43 @@ def test_a_close_in_another_thread_ends_the_wait_with_an_error(
     with soon(consumer.close if what == "consumer" else log.close), pytest.raises(pylog.ClosedError):
         consumer.poll(timeout_ms=10_000)
     assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 64, 65, 200])
+@pytest.mark.parametrize("limit", [1, 2, 500])
+def test_records_that_come_while_waiting_are_handed_out_in_order_and_by_max_records(
+    count: int, limit: int, log: pylog.Log, consumer: pylog.Consumer
+) -> None:
+    assert consumer.poll() == {}
+    values = [b"%d" % number for number in range(count)]
+    taken: list[list[bytes]] = []
+    with soon(lambda: log.producer().send_many("orders", values).get(), 0.02):
+        while sum(map(len, taken)) < count:
+            found = consumer.poll(timeout_ms=10_000, max_records=limit)
+            taken.append([record.value for record in found[ZERO]])
+            assert consumer.position(ZERO) == sum(map(len, taken))
+    assert [value for part in taken for value in part] == values
+    assert all(len(part) <= limit for part in taken)
+
+
+def test_what_a_deserializer_refuses_while_waiting_is_not_skipped(log: pylog.Log) -> None:
+    log.admin.create_topic("orders")
+    with log.consumer("orders", value_deserializer=int) as numbers:
+        with (
+            soon(lambda: log.producer().send("orders", b"x").get()),
+            pytest.raises(ValueError, match="invalid literal"),
+        ):
+            numbers.poll(timeout_ms=10_000)
+        assert numbers.position(ZERO) == 0
+        with pytest.raises(ValueError, match="invalid literal"):
+            numbers.poll(timeout_ms=10_000)
+
+
+def test_a_topic_that_is_deleted_while_it_is_waited_for_does_not_wait_for_its_reader(
+    log: pylog.Log, consumer: pylog.Consumer
+) -> None:
+    assert consumer.poll() == {}
+    took: list[float] = []
+    with soon(lambda: took.append(timed(lambda: log.admin.delete_topics(["orders"]))[1])):
+        consumer.poll(timeout_ms=500)
+    assert took[0] < 0.4

@@ -292,7 +292,7 @@ def test_the_child_works_with_another_directory_whatever_threads_held_at_the_for
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with _future._done, log._lock, log.topic("orders").partition(0).native._gate:
+        with _future._done, log._lock:
             held.set()
             release.wait(30)
 

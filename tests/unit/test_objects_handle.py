@@ -1,0 +1,34 @@
+"""pylog._objects.Handle: who is calling into a log, and who may free it."""
+
+import pytest
+
+import pylog
+from pylog._objects import Handle
+
+
+def test_a_log_is_taken_once_and_not_entered_after_that() -> None:
+    handle = Handle(4096)
+    assert handle.enter()
+    assert handle.calls == 1
+    assert handle.take()
+    assert not handle.take()
+    assert not handle.enter()
+    assert handle.calls == 1  # the one from before is still inside
+    handle.leave()
+    assert handle.calls == 0
+
+
+def test_no_log_is_neither_entered_nor_taken() -> None:
+    handle = Handle(0)
+    assert not handle.enter()
+    assert not handle.take()
+
+
+def test_waiting_refuses_what_is_no_partition() -> None:
+    handle = Handle(0)
+    with pytest.raises(TypeError, match="12 arguments, not 0"):
+        handle.wait_for_few()  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="tp must be a TopicPartition"):
+        handle.wait_for_few(0, 0, 0, 0, 0, 0, 0, 0, "orders", 1, None, None)  # type: ignore[arg-type]
+    orders = pylog.TopicPartition("orders", 0)
+    assert handle.wait_for_few(0, 0, 0, 0, 0, 0, 0, 0, orders, 1, None, None) is None  # it was taken

@@ -1,7 +1,7 @@
 /* Handle: a log that threads are calling into, and which is freed once they are out of it.
  *
  * The GIL is the lock: each method is one step.  A log is taken once, by whoever closes it; from then on nobody enters,
- * and whoever took it waits until `calls` is 0.
+ * and whoever took it is told when the last call has returned.
  *
  * wait_for_few is the way from another process's append to a consumer's poll, in one piece: what runs between the
  * wake-up and the records would otherwise be a dozen frames of Python, which a processor that has slept finds cold. */
@@ -16,6 +16,7 @@ typedef struct handle_object {
     PyObject_HEAD
     plog_log *log; /* NULL: taken */
     Py_ssize_t calls;
+    PyObject *left; /* to call when there are no calls any more; or NULL */
 } handle_object;
 
 static PyObject *handle_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
@@ -31,6 +32,7 @@ static PyObject *handle_new(PyTypeObject *type, PyObject *args, PyObject *keywor
 
 static void handle_dealloc(PyObject *self) {
     PyTypeObject *type = Py_TYPE(self);
+    Py_XDECREF(((handle_object *)self)->left);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -45,22 +47,36 @@ static PyObject *handle_enter(PyObject *self, PyObject *nothing) {
     Py_RETURN_TRUE;
 }
 
+/* A call has returned; -1 with an exception. */
+static int handle_left(handle_object *handle) {
+    if (--handle->calls > 0 || handle->left == NULL) return 0;
+    PyObject *left = handle->left;
+    handle->left = NULL;
+    PyObject *result = PyObject_CallNoArgs(left);
+    Py_DECREF(left);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
 PyDoc_STRVAR(leave_doc, "leave($self, /)\n--\n\nThe call has returned.");
 
 static PyObject *handle_leave(PyObject *self, PyObject *nothing) {
     (void)nothing;
-    ((handle_object *)self)->calls--;
+    if (handle_left((handle_object *)self) < 0) return NULL;
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(take_doc,
-             "take($self, /)\n--\n\nWhether the caller is the first to take it, who frees it once calls is 0.");
+PyDoc_STRVAR(
+    take_doc,
+    "take($self, left=None, /)\n--\n\n"
+    "Whether the caller is the first to take it, who frees it once calls is 0: if it is not yet, left() says so.");
 
-static PyObject *handle_take(PyObject *self, PyObject *nothing) {
-    (void)nothing;
+static PyObject *handle_take(PyObject *self, PyObject *const *args, Py_ssize_t arg_count) {
+    if (arg_count > 1) return PyErr_Format(PyExc_TypeError, "take() takes one argument, not %zd", arg_count);
     handle_object *handle = (handle_object *)self;
     bool is_first = handle->log != NULL;
     handle->log = NULL;
+    if (is_first && handle->calls > 0 && arg_count == 1) handle->left = Py_NewRef(args[0]);
     return PyBool_FromLong(is_first);
 }
 
@@ -95,7 +111,7 @@ static PyObject *handle_wait(PyObject *self, PyObject *const *args, Py_ssize_t a
     Py_BEGIN_ALLOW_THREADS;
     found = await(log, (uint32_t)numbers[1], numbers[2], numbers[3], numbers[4], (int32_t)numbers[5], cursor, small);
     Py_END_ALLOW_THREADS;
-    handle->calls--;
+    if (handle_left(handle) < 0) return NULL;
     if (found == 0) Py_RETURN_NONE;
     PyObject *list = small_list(PyType_GetModuleState(Py_TYPE(self)), small, PyTuple_GET_ITEM(tp, 0),
                                 PyTuple_GET_ITEM(tp, 1), args[10], args[11]);
@@ -109,7 +125,7 @@ static PyObject *handle_wait(PyObject *self, PyObject *const *args, Py_ssize_t a
 static PyMethodDef handle_methods[] = {
     {"enter", handle_enter, METH_NOARGS, enter_doc},
     {"leave", handle_leave, METH_NOARGS, leave_doc},
-    {"take", handle_take, METH_NOARGS, take_doc},
+    {"take", (PyCFunction)(void (*)(void))handle_take, METH_FASTCALL, take_doc},
     {"wait_for_few", (PyCFunction)(void (*)(void))handle_wait, METH_FASTCALL, wait_doc},
     {NULL, NULL, 0, NULL},
 };

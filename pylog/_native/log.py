@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
+import threading
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -50,8 +50,6 @@ class Appended(NamedTuple):
     rolled: bool
 
 
-# How long a close sleeps before it looks again whether the calls of other threads have returned.
-LEAVING_SECONDS = 0.0002
 _EMPTY = np.empty(0, np.uint8)
 _AWAIT = int(ffi.cast("uintptr_t", ffi.addressof(lib, "plog_log_await")))
 
@@ -135,12 +133,13 @@ class NativeLog:
 
     def _take(self) -> Any:
         """The log, when all calls have returned; nobody gets it after this."""
-        if not self._handle.take():
+        alone = threading.Lock()
+        alone.acquire()
+        if not self._handle.take(alone.release):
             return None
         if self._handle.calls:
             self._bell.ring()  # somebody may be waiting for records
-        while self._handle.calls:
-            time.sleep(LEAVING_SECONDS)
+            alone.acquire()
         log, self._log = self._log, None
         return log
 

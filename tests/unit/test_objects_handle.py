@@ -18,6 +18,20 @@ def test_a_log_is_taken_once_and_not_entered_after_that() -> None:
     assert handle.calls == 0
 
 
+def test_whoever_takes_a_log_is_told_once_when_the_last_call_has_returned() -> None:
+    handle, told = Handle(4096), []
+    assert handle.enter()
+    assert handle.enter()
+    assert handle.take(lambda: told.append(handle.calls))
+    handle.leave()
+    assert told == []
+    handle.leave()
+    assert told == [0]
+    idle = Handle(4096)
+    assert idle.take(lambda: told.append(1))  # nobody is inside: nothing is to be waited for
+    assert told == [0]
+
+
 def test_no_log_is_neither_entered_nor_taken() -> None:
     handle = Handle(0)
     assert not handle.enter()

@@ -120,7 +120,8 @@ def _started(workers: Sequence[subprocess.Popen[str]]) -> Sequence[subprocess.Po
 
 @contextmanager
 def _workers(count: int, *arguments: str) -> Iterator[list[subprocess.Popen[str]]]:
-    command = [sys.executable, "-m", "benchmarks.sharing_worker", *arguments]
+    source = f"import sys; sys.path = {sys.path!r}; from benchmarks.sharing_worker import main; main(*sys.argv[1:])"
+    command = [sys.executable, "-c", source, *arguments]
     workers = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)
     ]

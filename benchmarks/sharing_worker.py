@@ -1,4 +1,4 @@
-"""The other processes of bench_sharing: ``python -m benchmarks.sharing_worker ROLE DIRECTORY ...``.
+"""The other processes of bench_sharing.
 
 Each says "ready" when it is, begins when it is sent a line, and prints its figures at the end.
 """
@@ -57,7 +57,3 @@ def main(role: str, directory: str, *numbers: str) -> None:
             print(append_durably(log, int(numbers[0]), b"x" * int(numbers[1])), flush=True)
         else:
             append_now_and_then(log, int(numbers[0]), float(numbers[1]))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

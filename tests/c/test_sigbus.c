@@ -111,6 +111,11 @@ static int check_around(plog_log *log, int64_t cut_base, int64_t cut_bytes) {
         plog_chunk chunk;
         plog_status status = plog_log_fetch(log, batch->base_offset, 1, PLOG_FETCH_CHECK_CRCS | PLOG_FETCH_CONTROL,
                                             NULL, &chunk, &error);
+        if (status == PLOG_OK) { /* what was cut off were zeros, and zeros are read there */
+            CHECK(chunk.bytes == batch->bytes && memcmp(chunk.data, batch->data, (size_t)batch->bytes) == 0);
+            plog_mapping_release(chunk.mapping);
+            continue;
+        }
         CHECK_EQUAL(status, PLOG_CORRUPT);
         CHECK(strstr(error.file, name) != NULL && error.position >= 0 && error.position <= batch->position);
         errors++;

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pylog
@@ -133,8 +133,8 @@ def _workers(count: int, *arguments: str) -> Iterator[list[subprocess.Popen[str]
         yield workers
     finally:
         for worker in workers:
-            worker.kill()
-            worker.wait()
+            with suppress(BrokenPipeError), worker:
+                worker.kill()
 
 
 def _tail_from_send(directory: Path, workload: Workload) -> Figures:

@@ -31,7 +31,11 @@ def in_child() -> Callable[..., Any]:
         reader, writer = os.pipe()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads alive is what is tested
+            # A child that Python does not know to be one would wait for the thread that asks for the GIL just now.
+            interval = sys.getswitchinterval()
+            sys.setswitchinterval(100)
             pid = fork()
+            sys.setswitchinterval(interval)
         if pid == 0:
             try:
                 try:

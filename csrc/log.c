@@ -93,12 +93,12 @@ static plog_status unflushed_bases(plog_log *log, int64_t offset, int64_t **out,
     return PLOG_OK;
 }
 
-plog_status log_sync(plog_log *log, int fd, const char *shown, plog_error *error) {
-    atomic_store(&log->slot->syncing, 1);
+plog_status log_sync(plog_log *log, sync_lock under, int fd, const char *shown, plog_error *error) {
+    atomic_fetch_or(&log->slot->syncing, under);
     plog_status status = vfs_sync(fd, shown, error);
     /* The kernel may have dropped the pages: a second try would lie. */
     if (status != PLOG_OK) atomic_store(&log->slot->poisoned, SLOT_POISONED);
-    atomic_store(&log->slot->syncing, 0);
+    atomic_fetch_and(&log->slot->syncing, ~(uint32_t)under);
     return status;
 }
 
@@ -115,7 +115,7 @@ static plog_status sync_segment(plog_log *log, int64_t base_offset, int fd, plog
     vfs_shown(&log->directory, name, shown, sizeof shown);
     plog_status status = fd >= 0 ? PLOG_OK : vfs_open(&log->directory, name, VFS_READ, &fd, error);
     if (status != PLOG_OK || fd < 0) return status; /* deleted meanwhile: nothing of it is to be kept */
-    status = log_sync(log, fd, shown, error);
+    status = log_sync(log, SYNC_FLUSH, fd, shown, error);
     vfs_close(fd);
     return status;
 }
@@ -182,12 +182,14 @@ static plog_status flush_or_wait(plog_log *log, int64_t wanted, plog_error *erro
         return atomic_load(&slot->flush_word) != seen ? PLOG_OK : status;
     }
     if (status != PLOG_OK) return status;
-    if (owner_died) FAILPOINT("flush mending");
-    if (owner_died) lock_mended(&slot->flush_lock);
+    if (owner_died) {
+        FAILPOINT("flush mending");
+        lock_mended(&slot->flush_lock);
+    }
     if (atomic_load_explicit(&slot->flushed_offset, memory_order_acquire) < wanted) {
+        sched_yield(); /* who is about to append comes along */
         /* Whoever held the lock before may have been told of a failed fsync; another one would not be. */
         status = log_check_writable(log, error);
-        sched_yield(); /* who is about to append comes along */
         if (status == PLOG_OK) status = flush_locked(log, error);
     }
     log_unlock_flush(log);

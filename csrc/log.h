@@ -94,7 +94,7 @@ PLOG_MUST_CHECK plog_status log_new_segment(plog_log *log, int64_t base_offset, 
 PLOG_MUST_CHECK plog_status log_renew_segments(plog_log *log, int64_t first, plog_error *error);
 
 /* fdatasync of one of the log's files, and fsync of its directory.  A failure poisons the log. */
-PLOG_MUST_CHECK plog_status log_sync(plog_log *log, int fd, const char *shown, plog_error *error);
+PLOG_MUST_CHECK plog_status log_sync(plog_log *log, sync_lock under, int fd, const char *shown, plog_error *error);
 PLOG_MUST_CHECK plog_status log_sync_names(plog_log *log, plog_error *error);
 
 /* PLOG_READ_ONLY or PLOG_POISONED where nothing may be written. */

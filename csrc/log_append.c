@@ -32,10 +32,15 @@ static bool roll_is_due(const plog_log *log, const batch_header *header) {
 }
 
 plog_status log_trim(plog_log *log, plog_error *error) {
-    plog_status status = segment_trim(log_active(log), &log->directory, error);
-    /* Its fsync may have failed, and with it what was flushed along. */
-    if (status != PLOG_OK) atomic_store(&log->slot->poisoned, SLOT_POISONED);
-    return status;
+    const log_segment *active = log_active(log);
+    char name[VFS_NAME_BYTES], shown[VFS_SHOWN_BYTES];
+    segment_file_name(active, "log", name);
+    vfs_shown(&log->directory, name, shown, sizeof shown);
+    int64_t file_bytes;
+    plog_status status = vfs_file_bytes(active->log_fd, shown, &file_bytes, error);
+    if (status != PLOG_OK || file_bytes <= segment_bytes(active)) return status;
+    status = vfs_truncate(active->log_fd, shown, segment_bytes(active), error);
+    return status == PLOG_OK ? log_sync(log, SYNC_APPEND, active->log_fd, shown, error) : status;
 }
 
 static plog_status roll(plog_log *log, plog_error *error) {
@@ -80,7 +85,6 @@ plog_status log_mend_tail(plog_log *log, plog_error *error) {
     segment_file_name(active, "log", name);
     vfs_shown(&log->directory, name, shown, sizeof shown);
     plog_status status = vfs_truncate(active->log_fd, shown, segment_bytes(active), error);
-    if (status == PLOG_OK) active->file_bytes = segment_bytes(active);
     pthread_mutex_lock(&log->list_lock);
     index_file *offsets = &active->offset_index, *times = &active->time_index;
     if (status == PLOG_OK) status = index_file_cut(offsets, &log->directory, offsets->count, error);
@@ -110,11 +114,10 @@ static plog_status note_batch(plog_log *log, const batch_header *header, const u
 static void write_ahead(plog_log *log, int64_t batch_bytes) {
     log_segment *active = log_active(log);
     int64_t bytes = segment_bytes(active), ahead_bytes = bytes < AHEAD_BYTES_MAX ? bytes : AHEAD_BYTES_MAX;
-    if (bytes + batch_bytes <= active->file_bytes) return;
     if (ahead_bytes < AHEAD_BYTES_MIN) ahead_bytes = AHEAD_BYTES_MIN;
     int64_t bytes_max = bytes + batch_bytes + ahead_bytes;
     if (bytes_max > log->options.segment_bytes) bytes_max = log->options.segment_bytes;
-    segment_write_ahead(active, &log->directory, bytes_max);
+    segment_write_ahead(active, &log->directory, batch_bytes, bytes_max);
 }
 
 static plog_status write_batch(plog_log *log, const batch_header *header, const uint8_t *batch, plog_error *error) {

@@ -61,7 +61,7 @@ static plog_status settle_segment(plog_log *log, const log_segment *segment, plo
     int fd = -1;
     plog_status status = vfs_open(&log->directory, name, VFS_WRITE, &fd, error);
     if (status == PLOG_OK && fd >= 0) status = vfs_truncate(fd, shown, segment_bytes(segment), error);
-    if (status == PLOG_OK && fd >= 0) status = log_sync(log, fd, shown, error);
+    if (status == PLOG_OK && fd >= 0) status = log_sync(log, SYNC_APPEND, fd, shown, error);
     vfs_close(fd);
     return status;
 }

@@ -50,7 +50,7 @@ static plog_status renew_segment(plog_log *log, const log_segment *segment, plog
     status = vfs_unlink(directory, copy_name, error);
     if (status == PLOG_OK) status = vfs_open(directory, copy_name, VFS_CREATE, &to, error);
     if (status == PLOG_OK) status = copy_bytes(from, shown, to, copy_shown, error);
-    if (status == PLOG_OK) status = log_sync(log, to, copy_shown, error);
+    if (status == PLOG_OK) status = log_sync(log, SYNC_APPEND, to, copy_shown, error);
     vfs_close(from);
     vfs_close(to);
     if (status == PLOG_OK) return vfs_rename(directory, copy_name, name, error);

@@ -76,7 +76,6 @@ static plog_status adopt(plog_log *log, const log_tail *tail, plog_error *error)
     active->last_index_position = tail->last_index_position;
     active->first_timestamp = tail->first_timestamp;
     active->created_ms = tail->created_ms;
-    active->file_bytes = tail->file_bytes;
     plog_status status = PLOG_OK;
     if (active->indexes_loaded && !active->indexes_rebuilt) {
         status = index_file_catch_up(&active->offset_index, &log->directory, tail->offset_entries, error);
@@ -133,7 +132,6 @@ void log_publish(plog_log *log) {
                      .last_stable_offset = atomic_load(&log->last_stable_offset),
                      .active_base_offset = active->base_offset,
                      .active_bytes = segment_bytes(active),
-                     .file_bytes = active->file_bytes,
                      .offset_entries = active->offset_index.count,
                      .time_entries = active->time_index.count,
                      .max_timestamp = active->max_timestamp,

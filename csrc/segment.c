@@ -212,38 +212,27 @@ plog_status segment_begin(log_segment *segment, const vfs_directory *directory, 
     plog_status status = vfs_open(directory, name, VFS_CREATE, &segment->log_fd, error);
     /* Nothing may lie behind the valid bytes: a later, shorter append would leave it there to be read as a batch. */
     if (status == PLOG_OK) status = vfs_truncate(segment->log_fd, shown, segment_bytes(segment), error);
-    segment->file_bytes = segment_bytes(segment);
     if (status == PLOG_OK) status = index_file_begin(&segment->offset_index, directory, error);
     if (status == PLOG_OK) status = index_file_begin(&segment->time_index, directory, error);
     return status;
 }
 
-void segment_write_ahead(log_segment *segment, const vfs_directory *directory, int64_t bytes_max) {
+void segment_write_ahead(log_segment *segment, const vfs_directory *directory, int64_t batch_bytes, int64_t bytes_max) {
     static const uint8_t zeros[64 * 1024];
     char shown[VFS_SHOWN_BYTES];
     shown_log(segment, directory, shown);
     plog_error ignored; /* whoever appends there meets it, if it matters */
-    int64_t bytes = segment_bytes(segment);
-    for (int64_t at = segment->file_bytes > bytes ? segment->file_bytes : bytes; at < bytes_max;) {
+    int64_t bytes = segment_bytes(segment), at;
+    if (vfs_file_bytes(segment->log_fd, shown, &at, &ignored) != PLOG_OK || at >= bytes + batch_bytes) return;
+    if (at < bytes) at = bytes;
+    plog_status status = PLOG_OK;
+    while (status == PLOG_OK && at < bytes_max) {
         int64_t step = bytes_max - at < (int64_t)sizeof zeros ? bytes_max - at : (int64_t)sizeof zeros;
-        if (vfs_write(segment->log_fd, shown, zeros, step, at, &ignored) != PLOG_OK) {
-            /* The room that is left is for records. */
-            if (vfs_truncate(segment->log_fd, shown, bytes, &ignored) == PLOG_OK) segment->file_bytes = bytes;
-            return;
-        }
-        segment->file_bytes = at += step;
+        status = vfs_write(segment->log_fd, shown, zeros, step, at, &ignored);
+        at += step;
     }
-}
-
-plog_status segment_trim(log_segment *segment, const vfs_directory *directory, plog_error *error) {
-    int64_t bytes = segment_bytes(segment);
-    if (segment->file_bytes <= bytes) return PLOG_OK;
-    char shown[VFS_SHOWN_BYTES];
-    shown_log(segment, directory, shown);
-    plog_status status = vfs_truncate(segment->log_fd, shown, bytes, error);
-    if (status != PLOG_OK) return status;
-    segment->file_bytes = bytes;
-    return vfs_sync(segment->log_fd, shown, error);
+    /* The room that is left is for records; zeros that cannot be cut off do no harm. */
+    if (status != PLOG_OK) status = vfs_truncate(segment->log_fd, shown, bytes, &ignored);
 }
 
 /* A walk from the last index entry at or below `offset` that the log confirms.  False where the log does not. */

@@ -27,7 +27,6 @@ typedef struct log_segment {
     int64_t last_index_position; /* list lock; of the last batch that got an entry, or 0 */
     int64_t first_timestamp;     /* list lock; maxTimestamp of the first batch; NO_FIRST_TIMESTAMP: unknown yet */
     int64_t created_ms;          /* append lock */
-    int64_t file_bytes;          /* append lock, of the active one: more than `bytes` where zeros lie ahead */
     int log_fd;                  /* -1: not written to, and flushed */
     bool is_shared;              /* other processes may append: readers leave the index files alone */
     bool indexes_loaded;         /* list lock */
@@ -99,11 +98,9 @@ void segment_close_files(log_segment *segment);
 /* Begins to append: opens (and makes) the files.  Indexes must be loaded, the bytes be valid. */
 PLOG_MUST_CHECK plog_status segment_begin(log_segment *segment, const vfs_directory *directory, plog_error *error);
 
-/* Sees that the file reaches `bytes_max`, by zeros behind the valid bytes.  Without disk room it is left as it is. */
-void segment_write_ahead(log_segment *segment, const vfs_directory *directory, int64_t bytes_max);
-
-/* Cuts off the zeros that lie ahead, for good: the file will not be appended to again, or not soon. */
-PLOG_MUST_CHECK plog_status segment_trim(log_segment *segment, const vfs_directory *directory, plog_error *error);
+/* Sees that there is room for the next `batch_bytes` in zeros behind the valid bytes: if there is not, writes them as far
+ * as bytes_max.  Without disk room the file is left as it is. */
+void segment_write_ahead(log_segment *segment, const vfs_directory *directory, int64_t batch_bytes, int64_t bytes_max);
 
 /* A walk that stands at the first batch whose last offset is >= `offset`, or at the end.  CORRUPT where damage lies
  * there.  Needs the mapping and the indexes. */

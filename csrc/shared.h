@@ -40,7 +40,6 @@ typedef struct log_tail {
     int64_t last_stable_offset;
     int64_t active_base_offset;
     int64_t active_bytes;
-    int64_t file_bytes;     /* of its file, zeros that were written ahead included */
     int64_t offset_entries; /* in the active segment's index files */
     int64_t time_entries;
     int64_t max_timestamp; /* of the active segment so far; -1: none */
@@ -55,6 +54,9 @@ enum { TAIL_FIELDS = sizeof(log_tail) / sizeof(int64_t) };
 /* POISONED: an fsync failed, or something was left half done; whoever opens the directory alone looks at it anew. */
 enum slot_state { SLOT_SOUND = 0, SLOT_POISONED = 1, SLOT_DELETED = 2 };
 
+/* Under which of the locks an fsync runs: there may be one under each. */
+typedef enum sync_lock { SYNC_FLUSH = 1, SYNC_APPEND = 2 } sync_lock;
+
 typedef struct log_slot {
     pthread_mutex_t append_lock;
     pthread_mutex_t flush_lock;
@@ -67,11 +69,11 @@ typedef struct log_slot {
     _Atomic uint32_t list_generation;      /* raised when segments go away or offsets are given back */
     _Atomic uint32_t opened;               /* 1: recovered, and the tail holds */
     _Atomic uint32_t poisoned;             /* a slot_state: whether anything is accepted */
-    _Atomic uint32_t syncing;              /* 1: an fsync runs; who dies in it may have been told of its failure */
-    _Atomic uint32_t torn;                 /* 1: an append that failed or died may have left things behind the tail */
-    _Atomic uint32_t changed;              /* 1: there is something that a clean close has to write */
-    bool is_private;                       /* of one process: its locks are waited for without end */
-    char name[SHARED_NAME_BYTES];          /* "orders-0"; empty: free.  Stored under the header's lock */
+    _Atomic uint32_t syncing;     /* sync_locks: fsyncs that run; who dies in one may have been told of its failure */
+    _Atomic uint32_t torn;        /* 1: an append that failed or died may have left things behind the tail */
+    _Atomic uint32_t changed;     /* 1: there is something that a clean close has to write */
+    bool is_private;              /* of one process: its locks are waited for without end */
+    char name[SHARED_NAME_BYTES]; /* "orders-0"; empty: free.  Stored under the header's lock */
 } log_slot;
 
 struct plog_bell {

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -238,14 +239,20 @@ def test_what_a_deserializer_refuses_while_waiting_is_not_skipped(log: pylog.Log
             numbers.poll(timeout_ms=10_000)
 
 
-def test_a_log_that_is_let_go_does_not_wait_for_its_reader(log: pylog.Log, consumer: pylog.Consumer) -> None:
+def test_a_log_that_is_let_go_does_not_wait_for_its_reader(tmp_path: Path) -> None:
+    log = pylog.open(tmp_path / "own")
+    log.admin.create_topic("orders")
+    consumer = log.consumer("orders")
+    assert consumer.poll() == {}
+
     def read() -> None:
         with suppress(pylog.ClosedError):
             consumer.poll(timeout_ms=1_500)
 
-    assert consumer.poll() == {}
     reader = threading.Thread(target=read)  # not the main thread, which looks up often
     reader.start()
     time.sleep(0.1)
     assert timed(log.topic("orders").partition(0).abandon)[1] < 0.5
     reader.join()
+    with suppress(pylog.ClosedError):  # of a partition that is gone already
+        log.close()

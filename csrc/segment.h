@@ -98,8 +98,8 @@ void segment_close_files(log_segment *segment);
 /* Begins to append: opens (and makes) the files.  Indexes must be loaded, the bytes be valid. */
 PLOG_MUST_CHECK plog_status segment_begin(log_segment *segment, const vfs_directory *directory, plog_error *error);
 
-/* Sees that there is room for the next `batch_bytes` in zeros behind the valid bytes: if there is not, writes them as far
- * as bytes_max.  Without disk room the file is left as it is. */
+/* Sees that there is room for the next `batch_bytes` in zeros behind the valid bytes: if there is not, writes them as
+ * far as bytes_max.  Without disk room the file is left as it is. */
 void segment_write_ahead(log_segment *segment, const vfs_directory *directory, int64_t batch_bytes, int64_t bytes_max);
 
 /* A walk that stands at the first batch whose last offset is >= `offset`, or at the end.  CORRUPT where damage lies

@@ -109,8 +109,8 @@ void vfs_close(int fd) {
     if (fd >= 0) close(fd);
 }
 
-/* Not by fstat: who looks at a file's times makes the next write note a new one (Linux 6.13), and with it the inode, which
- * made a durable append half as slow again. */
+/* Not by fstat: who looks at a file's times makes the next write note a new one (Linux 6.13), and with it the inode,
+ * which made a durable append half as slow again. */
 plog_status vfs_file_bytes(int fd, const char *shown, int64_t *bytes_out, plog_error *error) {
     off_t bytes = lseek(fd, 0, SEEK_END);
     if (bytes < 0) return fail_os(error, shown, "lseek");

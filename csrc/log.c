@@ -2,7 +2,6 @@
 
 #include <assert.h>
 #include <inttypes.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -187,7 +186,6 @@ static plog_status flush_or_wait(plog_log *log, int64_t wanted, plog_error *erro
         lock_mended(&slot->flush_lock);
     }
     if (atomic_load_explicit(&slot->flushed_offset, memory_order_acquire) < wanted) {
-        sched_yield(); /* who is about to append comes along */
         /* Whoever held the lock before may have been told of a failed fsync; another one would not be. */
         status = log_check_writable(log, error);
         if (status == PLOG_OK) status = flush_locked(log, error);

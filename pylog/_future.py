@@ -38,7 +38,18 @@ class Batch:
     written by the thread that writes the batch, before `done` is set.
     """
 
-    __slots__ = ("base_offset", "callbacks", "done", "error", "gate", "lane", "producer", "seen", "timestamp")
+    __slots__ = (
+        "base_offset",
+        "callbacks",
+        "done",
+        "error",
+        "gate",
+        "lane",
+        "producer",
+        "seen",
+        "timestamp",
+        "waiting",
+    )
 
     def __init__(self, producer: Producer, lane: Lane) -> None:
         self.producer = producer
@@ -50,6 +61,7 @@ class Batch:
         self.seen = False  # somebody has got the error, or will by a callback
         self.callbacks: list[Callable[[], object]] | None = None
         self.gate = threading.Lock()
+        self.waiting = 0  # threads
 
     def finish(self, error: BaseException | None = None) -> None:
         """Mark as acknowledged or failed, run callbacks."""
@@ -75,6 +87,10 @@ class Batch:
         if self.done:
             return
         self.producer.check_not_forked()
+        lane = self.lane
+        self.waiting = waiting = self.waiting + 1
+        if waiting == lane.company > 1:
+            lane.complete()
         # The first who waits sees to it; the others wait for him, and then let each other through.
         seconds = -1 if timeout is None else min(max(timeout, 0), threading.TIMEOUT_MAX)
         if self.gate.acquire(timeout=seconds):

@@ -8,6 +8,7 @@ faster than the disk waits for the disk, and memory stays bounded without a queu
 from __future__ import annotations
 
 import threading
+import time
 from array import array
 from collections.abc import Iterable
 from types import TracebackType
@@ -233,7 +234,9 @@ class Producer:
             if self._acks != "all":
                 self._append(lane, batch)
             elif not batch.done:  # meanwhile, other threads' records gather in the next batch
+                lane.gather(batch)
                 self._flush(lane, batch)
+                lane.company = batch.waiting
         finally:
             turn.release()
         return True
@@ -448,6 +451,7 @@ class Producer:
             self._unflushed_lanes.pop(id(lane), None)
         if not batches:
             return
+        begun = time.perf_counter()
         try:
             lane.partition.native.flush()
         except Exception as error:
@@ -459,6 +463,7 @@ class Producer:
                 self._unflushed_lanes[id(lane)] = lane
             raise
         else:
+            lane.flush_seconds = time.perf_counter() - begun
             for one in batches:
                 one.finish()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ._topic import Topic
 
 BATCH_BYTES_MIN = 128
+GATHER_SECONDS_MAX = 0.001
 Items: TypeAlias = list[Any] | tuple[Any, ...]
 Rows: TypeAlias = slice | list[int]
 ALL_ROWS = slice(None)
@@ -28,7 +30,7 @@ ALL_ROWS = slice(None)
 class Lane:
     """A producer's way into one partition: the open batch, and batches that wait for the disk."""
 
-    __slots__ = ("builder", "partition", "topic", "tp", "turn", "unflushed")
+    __slots__ = ("_complete", "builder", "company", "flush_seconds", "partition", "topic", "tp", "turn", "unflushed")
 
     def __init__(self, topic: Topic, partition: Partition, batch_size: int) -> None:
         self.topic = topic
@@ -37,6 +39,24 @@ class Lane:
         self.builder = _native.BatchBuilder(max(min(batch_size, topic.batch_bytes_max), BATCH_BYTES_MIN))
         self.unflushed: list[Batch] = []
         self.turn = threading.Lock()  # of whoever flushes; taken before the producer's lock
+        self.company = 1  # threads that waited for the last flush together
+        self.flush_seconds = 0.0  # how long that took
+        self._complete = threading.Lock()  # released when as many wait for the open batch
+
+    def complete(self) -> None:
+        """As many wait for the open batch as waited for the last one."""
+        with suppress(RuntimeError):  # nobody gathers
+            self._complete.release()
+
+    def gather(self, batch: Batch) -> None:
+        """Let the threads that the last flush let go come along: one flush serves them all.
+
+        They take turns at the interpreter, so the first is back while the others have not yet sent their next record.
+        It waits for them no longer than a flush takes, and if they do not come, once.
+        """
+        self._complete.acquire(blocking=False)
+        if batch.waiting < self.company:
+            self._complete.acquire(timeout=min(self.flush_seconds, GATHER_SECONDS_MAX))
 
 
 class Route:

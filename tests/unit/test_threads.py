@@ -3,6 +3,7 @@
 import contextlib
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -165,3 +166,33 @@ def test_deleting_a_topic_under_readers_and_writers_ends_in_errors_not_in_a_cras
     together(work, 4)
     log.producer().send("orders", b"last").get()
     assert list(log.read("orders"))[-1].value == b"last"
+
+
+def test_a_flush_waits_for_the_threads_that_shared_the_last_one(
+    log: pylog.Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pylog._routing.GATHER_SECONDS_MAX", 600)
+    producer = log.producer(acks="all", linger_ms=60_000, batch_size=1 << 20)
+    first = producer.send("orders", b"0 0", partition=0)
+    lane = first.batch.lane
+    lane.company, lane.flush_seconds = 2, 600
+    leader = threading.Thread(target=first.get)
+    leader.start()
+    while not lane.turn.locked():
+        time.sleep(0.001)
+    assert not first.done()
+    second = producer.send("orders", b"1 0", partition=0)
+    second.get(timeout=60)
+    leader.join(timeout=60)
+    assert first.done()
+    assert first.batch is second.batch
+    assert lane.company == 2
+
+
+def test_threads_that_do_not_come_back_are_waited_for_once(log: pylog.Log) -> None:
+    producer = log.producer(acks="all", linger_ms=60_000)
+    lane = producer.send("orders", b"0 0", partition=0).batch.lane
+    producer.flush()
+    lane.company = 2
+    producer.send("orders", b"0 1", partition=0).get()
+    assert lane.company == 1

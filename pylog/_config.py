@@ -3,7 +3,7 @@
 An unknown option is a TypeError that lists the known ones; a value that makes no sense an InvalidConfigurationError.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 from ._compression import CODECS
@@ -50,10 +50,46 @@ class ProducerConfig(TypedDict, total=False):
 class ConsumerConfig(TypedDict, total=False):
     """A consumer's options."""
 
+    group_id: str | None
+    group_instance_id: str | None
+    partition_assignment_strategy: Sequence[str]
+    enable_auto_commit: bool
+    auto_commit_interval_ms: int
     auto_offset_reset: Literal["earliest", "latest", "none"]
     max_poll_records: int
     consumer_timeout_ms: float
     check_crcs: bool
+    isolation_level: Isolation
+    key_deserializer: De | None
+    value_deserializer: De | None
+
+
+class QueueConfig(TypedDict, total=False):
+    """A queue's options; the first four are the queue's own, kept with it."""
+
+    max_deliveries: int
+    lock_ms: int | None
+    retry_delay: float | Sequence[float]
+    order: Literal["none", "key"]
+    acks: Literal[1, "all"]
+    auto_ack: bool
+    key_serializer: Ser | None
+    key_deserializer: De | None
+    value_serializer: Ser | None
+    value_deserializer: De | None
+
+
+class WorkersConfig(TypedDict, total=False):
+    """Options of key-ordered workers."""
+
+    workers: int
+    processes: bool
+    order: Literal["key", "partition", "none"]
+    lane_size: int
+    retries: int
+    retry_delay: float
+    on_error: Literal["dead_letter", "skip", "stop"]
+    auto_offset_reset: Literal["earliest", "latest", "none"]
     isolation_level: Isolation
     key_deserializer: De | None
     value_deserializer: De | None
@@ -81,6 +117,18 @@ def _choice(*values: Any) -> tuple[_Check, str]:
 
 def _anything(_: Any) -> bool:
     return True
+
+
+def _name() -> tuple[_Check, str]:
+    return (lambda v: v is None or (isinstance(v, str) and v != "")), "None or a str that is not empty"
+
+
+def _delays(value: Any) -> bool:
+    good = _number(0)[0]
+    return good(value) or (isinstance(value, list | tuple) and len(value) > 0 and all(map(good, value)))
+
+
+_BOOL: tuple[_Check, str] = (lambda v: isinstance(v, bool)), "True or False"
 
 
 _CODEC_NAMES = [name for name in CODECS if name != "none"]
@@ -120,11 +168,49 @@ _PRODUCER: dict[str, tuple[Any, _Check, str]] = {
     "max_block_ms": (60_000, *_integer(0)),
 }
 
+STRATEGIES = ("range", "roundrobin", "sticky", "cooperative-sticky")
+
 _CONSUMER: dict[str, tuple[Any, _Check, str]] = {
+    "group_id": (None, *_name()),
+    "group_instance_id": (None, *_name()),
+    "partition_assignment_strategy": (
+        ("range", "cooperative-sticky"),
+        lambda v: isinstance(v, list | tuple) and len(v) > 0 and all(one in STRATEGIES for one in v),
+        "a list of " + ", ".join(map(repr, STRATEGIES)),
+    ),
+    "enable_auto_commit": (True, *_BOOL),
+    "auto_commit_interval_ms": (5000, *_integer(0)),
     "auto_offset_reset": ("earliest", *_choice("earliest", "latest", "none")),
     "max_poll_records": (500, *_integer(1)),
     "consumer_timeout_ms": (float("inf"), *_number(0)),
-    "check_crcs": (True, lambda v: isinstance(v, bool), "True or False"),
+    "check_crcs": (True, *_BOOL),
+    "isolation_level": ("read_uncommitted", *_choice("read_uncommitted", "read_committed")),
+    "key_deserializer": (None, _anything, ""),
+    "value_deserializer": (None, _anything, ""),
+}
+
+_QUEUE: dict[str, tuple[Any, _Check, str]] = {
+    "max_deliveries": (5, *_integer(1)),
+    "lock_ms": (None, lambda v: v is None or _integer(1)[0](v), "None or an integer from 1"),
+    "retry_delay": (1.0, _delays, "a number from 0, or a sequence of them"),
+    "order": ("none", *_choice("none", "key")),
+    "acks": ("all", *_choice(1, "all")),
+    "auto_ack": (False, *_BOOL),
+    "key_serializer": (None, _anything, ""),
+    "key_deserializer": (None, _anything, ""),
+    "value_serializer": (None, _anything, ""),
+    "value_deserializer": (None, _anything, ""),
+}
+
+_WORKERS: dict[str, tuple[Any, _Check, str]] = {
+    "workers": (16, *_integer(1, 10_000)),
+    "processes": (False, *_BOOL),
+    "order": ("key", *_choice("key", "partition", "none")),
+    "lane_size": (1000, *_integer(1)),
+    "retries": (5, *_integer(0)),
+    "retry_delay": (1.0, *_number(0)),
+    "on_error": ("dead_letter", *_choice("dead_letter", "skip", "stop")),
+    "auto_offset_reset": ("earliest", *_choice("earliest", "latest", "none")),
     "isolation_level": ("read_uncommitted", *_choice("read_uncommitted", "read_committed")),
     "key_deserializer": (None, _anything, ""),
     "value_deserializer": (None, _anything, ""),
@@ -163,3 +249,24 @@ def producer_config(given: Mapping[str, Any]) -> dict[str, Any]:
 def consumer_config(given: Mapping[str, Any]) -> dict[str, Any]:
     """All options of a consumer."""
     return _complete("consumer", _CONSUMER, given)
+
+
+def queue_config(given: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a queue."""
+    return _complete("queue", _QUEUE, given)
+
+
+def workers_config(given: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of key-ordered workers."""
+    return _complete("workers", _WORKERS, given)
+
+
+def check_open_options(read_only: Any, flush_ms: Any, auto_create_topics: Any, num_partitions: Any) -> None:
+    """Raise if an option of open makes no sense."""
+    for name, value in (("read_only", read_only), ("auto_create_topics", auto_create_topics)):
+        if not isinstance(value, bool):
+            raise InvalidConfigurationError(f"{name} must be True or False, not {value!r}")
+    if flush_ms is not None and not (isinstance(flush_ms, int | float) and flush_ms >= 0):
+        raise InvalidConfigurationError(f"flush_ms must be None or milliseconds, not {flush_ms!r}")
+    if type(num_partitions) is not int or num_partitions < 1:
+        raise InvalidConfigurationError(f"num_partitions must be an integer from 1, not {num_partitions!r}")

@@ -6,10 +6,10 @@ import re
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from . import _native
+from ._closing import Closing
 from ._columns import Columns
 from ._config import ConsumerConfig, consumer_config
 from ._directory import check_topic_name
@@ -60,7 +60,7 @@ class _Alone:
         self._busy.release()
 
 
-class Consumer:
+class Consumer(Closing):
     """Reads partitions of a log.  One thread at a time; wakeup from any.  Made by Log.consumer().
 
     Given topics, or after subscribe, it reads all their partitions, those added later too; after assign just those
@@ -270,14 +270,6 @@ class Consumer:
         self._closed = error
         self._forget()
         self._alone = _Alone(self._check_open)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         names = ", ".join(f"{topic}-{number}" for topic, number in sorted(self._assigned))

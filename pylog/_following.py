@@ -17,7 +17,8 @@ from pathlib import Path
 
 from . import _native
 from ._errors import PylogError
-from ._membership import FLOCK, LOCK_NAME, MEMBERSHIP
+from ._locks import holder
+from ._membership import LOCK_NAME, MEMBERSHIP
 
 # How long to sleep at most before looking again: where writers ring a bell, and where nothing is heard of them.
 RUNG_NAP_SECONDS = 0.05
@@ -111,11 +112,9 @@ class Following:
         except OSError:
             return False
         try:
-            question = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, MEMBERSHIP, 1, 0)
-            answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, question)
+            found = holder(fd, MEMBERSHIP)
         except OSError:
             return False
         finally:
             os.close(fd)
-        kind: int = FLOCK.unpack(answer[: FLOCK.size])[0]
-        return kind == fcntl.F_RDLCK
+        return found is not None and found[0] == fcntl.F_RDLCK

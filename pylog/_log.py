@@ -9,18 +9,26 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, Unpack
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 from . import _directory, _native
 from ._admin import Admin
 from ._async_wait import AsyncWait
 from ._background import Background
+from ._closing import Closing
 from ._columns import Scan
-from ._config import ConsumerConfig, ProducerConfig, TopicConfig, check_topic_config
+from ._config import (
+    ConsumerConfig,
+    ProducerConfig,
+    QueueConfig,
+    TopicConfig,
+    WorkersConfig,
+    check_open_options,
+    check_topic_config,
+)
 from ._directory import Directory
 from ._errors import (
     ClosedError,
@@ -43,6 +51,8 @@ from ._types import De, Isolation, Record, Start, TopicPartition
 
 if TYPE_CHECKING:
     from ._consumer import Consumer
+    from ._queue import Queue
+    from ._workers import KeyedWorkers
 
 NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -85,7 +95,7 @@ def open(  # noqa: A001 - as sqlite3 and dbm call it
     )
 
 
-class Log:
+class Log(Closing):
     """An open data directory.  Thread-safe; close it, or use it in `with`.  Not to be used in a forked child."""
 
     fork_message = "this handle was opened by the parent process; call pylog.open again in the child"
@@ -101,7 +111,7 @@ class Log:
         **topic_defaults: Unpack[TopicConfig],
     ) -> None:
         _native.check_fork()
-        _check_open_options(read_only, flush_ms, auto_create_topics, num_partitions)
+        check_open_options(read_only, flush_ms, auto_create_topics, num_partitions)
         check_topic_config(topic_defaults)
         path = Path(os.fspath(url))
         if "://" in str(url):
@@ -304,6 +314,20 @@ class Log:
         from ._consumer import Consumer
 
         return Consumer(self, *topics, **config)
+
+    def queue(self, name: str, **config: Unpack[QueueConfig]) -> Queue:
+        """The queue of that name, made if it is not there; see QueueConfig."""
+        from ._queue import Queue
+
+        return Queue(self, name, **config)
+
+    def workers(
+        self, handler: Callable[[Record], object] | None, *topics: str, group_id: str, **config: Unpack[WorkersConfig]
+    ) -> KeyedWorkers:
+        """Threads that handle the records of `topics`, those of one key in their order; see WorkersConfig."""
+        from ._workers import KeyedWorkers
+
+        return KeyedWorkers(self, handler, *topics, group_id=group_id, **config)
 
     def add_handle(self, handle: _Handle) -> None:
         """Close the handle when the log is closed."""
@@ -531,14 +555,6 @@ class Log:
         for part in self._partitions():
             part.abandon()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         return f"<Log {self.url}{', read_only' if self.read_only else ''}{', closed' if self._state else ''}>"
 
@@ -560,16 +576,6 @@ def _collect(errors: list[Exception], function: Any) -> None:
         function()
     except Exception as error:
         errors.append(error)
-
-
-def _check_open_options(read_only: Any, flush_ms: Any, auto_create_topics: Any, num_partitions: Any) -> None:
-    for name, value in (("read_only", read_only), ("auto_create_topics", auto_create_topics)):
-        if not isinstance(value, bool):
-            raise InvalidConfigurationError(f"{name} must be True or False, not {value!r}")
-    if flush_ms is not None and not (isinstance(flush_ms, int | float) and flush_ms >= 0):
-        raise InvalidConfigurationError(f"flush_ms must be None or milliseconds, not {flush_ms!r}")
-    if type(num_partitions) is not int or num_partitions < 1:
-        raise InvalidConfigurationError(f"num_partitions must be an integer from 1, not {num_partitions!r}")
 
 
 def _close_at_exit() -> None:

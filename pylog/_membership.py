@@ -14,7 +14,6 @@ clean shutdown does.  A process that dies on either way leaves the gate to the n
 import contextlib
 import fcntl
 import os
-import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -22,10 +21,10 @@ from pathlib import Path
 
 from . import _native
 from ._errors import LogLockedError
+from ._locks import holder, try_lock, unlock_all
 
 GATE, MEMBERSHIP, FILES = 0, 1, 2
 WAIT_SECONDS_MAX = 0.02
-FLOCK = struct.Struct("@hhqqi4x")
 LOCK_NAME = ".lock"
 
 
@@ -88,7 +87,7 @@ class Membership:
         if fd >= 0:
             # Given back first: closing does that only once no forked child has the descriptor any more.
             with contextlib.suppress(OSError):
-                fcntl.fcntl(fd, fcntl.F_OFD_SETLK, FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
+                unlock_all(fd)
             _native.close_lock_file(fd)
 
     def mark_forked(self) -> None:
@@ -114,9 +113,8 @@ class Membership:
         """Take a byte exclusively, however long other pylogs hold it; LogLockedError if a broker does."""
         seconds = 0.0005
         while not self._try(byte, fcntl.F_WRLCK):
-            owner = fcntl.fcntl(self._fd, fcntl.F_OFD_GETLK, FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
-            kind, _, _, _, pid = FLOCK.unpack(owner[: FLOCK.size])
-            if kind != fcntl.F_UNLCK and pid > 0:  # a process has it, not an open file: no pylog
+            _, pid = holder(self._fd, byte) or (0, -1)
+            if pid > 0:  # a process has it, not an open file: no pylog
                 raise LogLockedError(f"{self._path.parent} is in use by process {pid} (a Kafka broker?)", pid)
             time.sleep(seconds)  # signals are looked at in between
             seconds = min(seconds * 2, WAIT_SECONDS_MAX)
@@ -126,11 +124,7 @@ class Membership:
             raise LogLockedError(f"{self._path.parent} is in use by another process")
 
     def _try(self, byte: int, kind: int) -> bool:
-        try:
-            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
-        except (BlockingIOError, PermissionError):
-            return False
-        return True
+        return try_lock(self._fd, byte, kind)
 
 
 def is_held(path: Path) -> bool:
@@ -140,7 +134,6 @@ def is_held(path: Path) -> bool:
     except OSError:
         return False  # a lock that cannot be looked at is nobody's: who holds one made the file
     try:
-        found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        return holder(fd, 0, 0) is not None
     finally:
         os.close(fd)
-    return bool(FLOCK.unpack(found[: FLOCK.size])[0] != fcntl.F_UNLCK)

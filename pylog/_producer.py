@@ -11,12 +11,12 @@ import threading
 import time
 from array import array
 from collections.abc import Iterable
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from . import _native
+from ._closing import Closing
 from ._column_input import bytes_column, pick_column, timestamp_column
 from ._compression import CODECS, check_codec, compress
 from ._config import ProducerConfig, producer_config
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 ROOM_BYTES = 4096
 
 
-class Producer:
+class Producer(Closing):
     """Sends records to topics.  Thread-safe.  Made by Log.producer(); options are api names, see ProducerConfig."""
 
     def __init__(self, log: Log, **config: Unpack[ProducerConfig]) -> None:
@@ -274,14 +274,6 @@ class Producer:
         _native.check_fork()
         with self._lock:
             return {lane.tp.partition for lane in self._route(topic).lanes}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<Producer of {self._log.url}, acks={self._acks!r}{', closed' if self._closed else ''}>"

@@ -35,6 +35,15 @@ class OffsetAndMetadata(NamedTuple):
     leader_epoch: int = -1
 
 
+class ConsumerGroupMetadata(NamedTuple):
+    """Who in a group commits: what fences those who are no longer in it."""
+
+    group_id: str | None
+    generation_id: int = -1
+    member_id: str = ""
+    group_instance_id: str | None = None
+
+
 class OffsetAndTimestamp(NamedTuple):
     """A record's offset and timestamp (ms since 1970)."""
 
@@ -73,6 +82,7 @@ __all__ = [
     "ArrowArray",
     "ArrowStream",
     "Column",
+    "ConsumerGroupMetadata",
     "De",
     "Deserializer",
     "Headers",

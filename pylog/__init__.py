@@ -41,9 +41,10 @@ from ._errors import (
     UnsupportedCodecError,
 )
 from ._future import Future
+from ._groups.session import ConsumerRebalanceListener
 from ._log import Log, open  # noqa: A004 - as sqlite3 and dbm call it
 from ._producer import Producer
-from ._types import OffsetAndMetadata, OffsetAndTimestamp, Record, RecordMetadata, TopicPartition
+from ._types import ConsumerGroupMetadata, OffsetAndMetadata, OffsetAndTimestamp, Record, RecordMetadata, TopicPartition
 
 __version__ = "0.1.0"
 
@@ -56,6 +57,8 @@ __all__ = [
     "ConcurrentUseError",
     "Consumer",
     "ConsumerConfig",
+    "ConsumerGroupMetadata",
+    "ConsumerRebalanceListener",
     "CorruptRecordError",
     "FencedInstanceIdError",
     "ForkError",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 from . import _directory
 from ._config import TopicConfig, check_topic_config
 from ._errors import InvalidConfigurationError, OffsetOutOfRangeError, StorageError, TopicAlreadyExistsError
+from ._groups import administration
 from ._types import TopicPartition
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Admin:
                 for partition in topic.partitions:
                     partition.native.delete()
                 self._finish_deletion(entries, topic.name)
+        log.groups.offsets.forget_topics(topics)
 
     def list_topics(self) -> list[str]:
         """Names of the topics, sorted."""
@@ -154,6 +156,34 @@ class Admin:
                 log.topic(tp.topic).partition(tp.partition).native.delete_before(offset)
             if not noted:
                 log.write_log_starts(starts)
+
+    def list_groups(self) -> list[str]:
+        """Names of the groups that have members or committed offsets, sorted."""
+        self._log.check_open()
+        return administration.list_groups(self._log)
+
+    def describe_groups(self, group_ids: Sequence[str] | None = None) -> dict[str, Any]:
+        """For each group: state ("Stable": it has members, "Empty"), generation, strategy, members (member_id,
+        group_instance_id, pid, assignment: list of TopicPartition; an empty one is an idle member) and offsets.
+        Raises GroupIdNotFoundError.
+        """
+        self._log.check_open()
+        return administration.describe_groups(self._log, group_ids)
+
+    def reset_group_offsets(
+        self, group_id: str, to: administration.To, topics: Collection[str] | None = None
+    ) -> dict[TopicPartition, int]:
+        """Let a group without members go on elsewhere; returns the new offsets.
+
+        to: "earliest", "latest", a datetime with a timezone (the first record at or after it), or offsets by
+        partition.  topics: whose partitions; None: those that the group has committed.  Raises NonEmptyGroupError,
+        GroupIdNotFoundError, ValueError for an offset out of range.
+        """
+        return administration.reset_group_offsets(self._log, group_id, to, topics)
+
+    def delete_groups(self, group_ids: Sequence[str]) -> None:
+        """Forget groups and what they have committed.  Raises GroupIdNotFoundError, NonEmptyGroupError."""
+        administration.delete_groups(self._log, group_ids)
 
     def finish_interrupted(self) -> None:
         """Finish creations and deletions that were interrupted; called by who opens the directory alone."""

@@ -1,5 +1,6 @@
 """What all handles have in common."""
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -18,3 +19,11 @@ class Closing:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def collect(errors: list[Exception], close: Callable[[], object]) -> None:
+    """Close one thing of several; what it raises waits in `errors` until the others are closed too."""
+    try:
+        close()
+    except Exception as error:
+        errors.append(error)

@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from . import _native
@@ -21,10 +22,12 @@ from ._errors import (
     OffsetOutOfRangeError,
     PylogError,
 )
+from ._future import Settled
+from ._groups.session import ConsumerRebalanceListener, GroupSession
 from ._partition import Partition, Reader
 from ._serializers import resolve_deserializer
 from ._turns import Assigned, Turns
-from ._types import OffsetAndTimestamp, Record, TopicPartition
+from ._types import ConsumerGroupMetadata, OffsetAndMetadata, OffsetAndTimestamp, Record, TopicPartition
 
 if TYPE_CHECKING:
     from ._log import Log
@@ -43,7 +46,7 @@ class _Alone:
     __slots__ = ("_busy", "_check_open")
 
     def __init__(self, check_open: Callable[[], None]) -> None:
-        self._busy = threading.Lock()
+        self._busy = threading.RLock()  # a rebalance listener uses the consumer from inside poll
         self._check_open = check_open
 
     def __enter__(self) -> None:
@@ -64,7 +67,8 @@ class Consumer(Closing):
     """Reads partitions of a log.  One thread at a time; wakeup from any.  Made by Log.consumer().
 
     Given topics, or after subscribe, it reads all their partitions, those added later too; after assign just those
-    named.  It commits nothing.
+    named.  With a group_id, subscribe makes it a member: it reads the partitions that the group gives it, from where
+    the group has committed, and commits (docs/groups.md).
     """
 
     def __init__(self, log: Log, *topics: str, **config: Unpack[ConsumerConfig]) -> None:
@@ -74,6 +78,7 @@ class Consumer(Closing):
         self._log = log
         self._assigned: dict[TopicPartition, Assigned] = {}
         self._current: Assigned | None = None  # what iteration takes from
+        self._until = 0  # up to where in its buffer
         self._turns = Turns(None, ())
         self._topics: frozenset[str] | None = None
         self._pattern: re.Pattern[str] | None = None
@@ -82,16 +87,24 @@ class Consumer(Closing):
         self._alone = _Alone(self._check_open)
         self._small = _native.SmallChunk()
         self._closed: type[PylogError] | None = None
+        self._group = None if self._config["group_id"] is None else GroupSession(log, self._config, self)
         log.add_handle(self)
         if topics:
             self.subscribe(topics)
 
     # -- what to read
 
-    def subscribe(self, topics: Collection[str] = (), pattern: str | None = None) -> None:
+    def subscribe(
+        self,
+        topics: Collection[str] = (),
+        pattern: str | None = None,
+        listener: ConsumerRebalanceListener | None = None,
+    ) -> None:
         """Read all partitions of these topics, or of those whose whole name matches the regular expression.
 
-        Topics that do not exist yet are read once they do.
+        Topics that do not exist yet are read once they do.  With a group_id, the group's members share the partitions;
+        `listener` is told which come and go.  Raises InvalidConfigurationError if the group's members have no
+        partition_assignment_strategy in common.
         """
         if isinstance(topics, str):
             raise TypeError("topics must be a collection of names, not a str")
@@ -100,11 +113,17 @@ class Consumer(Closing):
         for topic in topics:
             check_topic_name(topic)
         with self._alone:
+            compiled = None if pattern is None else re.compile(pattern)
+            if self._group is not None:
+                self._group.subscribe(topics if pattern is None else None, pattern, listener)
+            elif listener is not None:
+                raise ValueError("a listener is told of rebalances: it needs a group_id")
+            else:
+                self._forget()
             self._topics = frozenset(topics) if pattern is None else None
-            self._pattern = None if pattern is None else re.compile(pattern)
-            self._forget()
+            self._pattern = compiled
             self._generation = -1
-            self._follow_topics()
+            self._follow()
 
     def subscription(self) -> set[str]:
         """Names of the topics subscribed to."""
@@ -113,8 +132,10 @@ class Consumer(Closing):
         return set(self._topics or ())
 
     def unsubscribe(self) -> None:
-        """Read nothing."""
+        """Read nothing; leave the group."""
         with self._alone:
+            if self._group is not None:
+                self._group.leave()
             self._topics = self._pattern = None
             self._forget()
 
@@ -122,6 +143,8 @@ class Consumer(Closing):
         """Read these partitions; those that were assigned before keep their position."""
         with self._alone:
             found = [self._log.topic(topic).partition(number) for topic, number in partitions]
+            if self._group is not None:
+                self._group.leave()
             self._topics = self._pattern = None
             self._assign(found)
 
@@ -164,15 +187,18 @@ class Consumer(Closing):
         current = self._current
         if current is not None:
             at = current.at
-            if at < len(current.buffered):
+            if at < self._until:
                 current.at = at + 1
                 return current.buffered[at]
+            self._current = None
         with self._alone:
             seconds = self._config["consumer_timeout_ms"] / 1000
             current = self._wait_for(self._next_assigned, seconds)
             if current is None:
                 raise StopIteration
             self._current = current
+            # Now and then the longer way, which looks after the group.
+            self._until = min(len(current.buffered), current.at + self._config["max_poll_records"])
             current.at += 1
             return current.buffered[current.at - 1]
 
@@ -253,21 +279,78 @@ class Consumer(Closing):
         """The partitions that are paused."""
         return {tp for tp, assigned in self._assigned.items() if assigned.paused}
 
+    # -- the group
+
+    def committed(self, tp: TopicPartition, metadata: bool = False) -> int | OffsetAndMetadata | None:
+        """The offset that the group has committed for a partition (an OffsetAndMetadata if `metadata`); None: none."""
+        found = self._member().committed(tp)
+        return found if metadata or found is None else found.offset
+
+    def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata] | None = None) -> None:
+        """Commit these offsets (of the next records to read), or the positions of all that is assigned.
+
+        In memory when it returns, as acks=1 is.  Raises CommitFailedError for partitions that are another member's by
+        now, FencedInstanceIdError, StorageError.
+        """
+        with self._alone:
+            self._member().commit(offsets)
+
+    def commit_async(
+        self,
+        offsets: Mapping[TopicPartition, OffsetAndMetadata] | None = None,
+        callback: Callable[[Mapping[TopicPartition, OffsetAndMetadata], Exception | None], object] | None = None,
+    ) -> Settled[None]:
+        """The same; what came of it is told by the future, and to `callback` in the next poll, commit or close."""
+        with self._alone:
+            return self._member().commit_async(offsets, callback)
+
+    def group_metadata(self) -> ConsumerGroupMetadata:
+        """Who this member is."""
+        return ConsumerGroupMetadata(None) if self._group is None else self._group.metadata()
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """For each assigned partition the offset of the next record to be handed out, where that is decided."""
+        return {tp: at for tp, assigned in self._assigned.items() if (at := assigned.position) is not None}
+
+    def hold(self, partitions: Collection[TopicPartition]) -> None:
+        """The group has given these: read them and no others."""
+        found = []
+        for topic, number in sorted(partitions):
+            known = self._log.topics.get(topic)
+            if known is not None and number < len(known.partitions):
+                found.append(known.partitions[number])
+        self._assign(found)
+
     # -- closing
 
-    def close(self) -> None:
-        """Give the partitions up."""
+    def close(self, autocommit: bool = True) -> None:
+        """Commit, if that is automatic (and `autocommit` does not forbid it), and give the partitions up."""
         _native.check_fork()
         if self._closed is not None:
             return
-        self._closed = ClosedError
-        self._forget()
-        self._log.remove_handle(self)
-        self._log.bell.ring()
+        try:
+            if self._group is not None:
+                try:
+                    with self._alone:
+                        self._group.close(autocommit=autocommit)
+                except ConcurrentUseError:  # what another thread has been handed is for it to commit
+                    self._group.abandon()
+        finally:
+            self._closed = ClosedError
+            self._forget()
+            self._log.remove_handle(self)
+            self._log.bell.ring()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(autocommit=error is None)
 
     def mark_forked(self, error: type[PylogError]) -> None:
         """In a forked child: nothing here may be used."""
         self._closed = error
+        if self._group is not None:
+            self._group.mark_forked()
         self._forget()
         self._alone = _Alone(self._check_open)
 
@@ -297,7 +380,7 @@ class Consumer(Closing):
             if self._woken:
                 self._woken = False
                 return None
-            self._follow_topics()
+            self._follow()
             taken = take()
             if taken:
                 return taken
@@ -391,13 +474,20 @@ class Consumer(Closing):
                 self._seek_by_reset(assigned)
 
     def _reader(self, assigned: Assigned) -> Reader:
-        if assigned.reader is None:
+        if assigned.reader is None and not self._seek_to_committed(assigned):
             if self._config["auto_offset_reset"] == "none":
                 topic, number = assigned.partition.tp
                 raise NoOffsetForPartitionError(f"{topic}-{number}: no position, and auto_offset_reset is 'none'")
             self._seek_by_reset(assigned)
         assert assigned.reader is not None
         return assigned.reader
+
+    def _seek_to_committed(self, assigned: Assigned) -> bool:
+        offset = None if self._group is None else self._group.start(assigned.partition.tp)
+        if offset is None:
+            return False
+        self._seek(assigned, offset)
+        return True
 
     def _seek_by_reset(self, assigned: Assigned) -> None:
         if self._config["auto_offset_reset"] == "earliest":
@@ -415,14 +505,18 @@ class Consumer(Closing):
         if self._current is assigned:
             self._current = None
 
-    def _follow_topics(self) -> None:
-        """Take up what was added to the topics subscribed to, and let go of what was deleted."""
+    def _follow(self) -> None:
+        """Take up what was added to the topics subscribed to, let go of what was deleted, do what the group decided."""
         generation = self._log.generation
-        if self._generation == generation:
-            return
-        self._generation = generation
+        changed, self._generation = self._generation != generation, generation
+        if changed:
+            self._follow_topics()
+        if self._group is not None:
+            self._group.follow(topics_changed=changed)
+
+    def _follow_topics(self) -> None:
         self._turns = Turns(self._log.shared, self._assigned.values())  # a log may be another one by now
-        if self._topics is None and self._pattern is None:
+        if (self._topics is None and self._pattern is None) or (self._group is not None and self._group.is_member):
             return
         topics = list(self._log.topics.values())
         self._assign([part for topic in topics if self._subscribed(topic.name) for part in list(topic.partitions)])
@@ -435,6 +529,9 @@ class Consumer(Closing):
     def _assign(self, partitions: Collection[Partition]) -> None:
         before, self._assigned = self._assigned, {}
         self._current = None
+        if [one.partition for one in before.values()] == list(partitions):
+            self._assigned = before
+            return
         for partition in partitions:
             kept = before.get(partition.tp)
             same = kept is not None and kept.partition is partition
@@ -443,11 +540,19 @@ class Consumer(Closing):
         self._turns = Turns(self._log.shared, self._assigned.values())
         for assigned in self._assigned.values():
             # "latest" means from now on, not from whenever the first poll comes.
-            if assigned.reader is None and self._config["auto_offset_reset"] == "latest":
+            if assigned.reader is not None or self._seek_to_committed(assigned):
+                continue
+            if self._config["auto_offset_reset"] == "latest":
                 self._seek_by_reset(assigned)
 
     def _forget(self) -> None:
         self._assigned, self._current, self._turns = {}, None, Turns(None, ())
+
+    def _member(self) -> GroupSession:
+        self._check_open()
+        if self._group is None:
+            raise IllegalStateError("the consumer has no group_id: there are no committed offsets")
+        return self._group
 
     def _of(self, tp: TopicPartition) -> Assigned:
         self._check_open()

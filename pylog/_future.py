@@ -207,6 +207,39 @@ class _Verbs(Generic[T]):
         return (yield from loop.run_in_executor(None, self.get).__await__())
 
 
+class Settled(_Verbs[T]):
+    """A future of what is over already."""
+
+    __slots__ = ("_error", "_result")
+
+    def __init__(self, result: T, error: BaseException | None = None) -> None:
+        self._result, self._error = result, error
+
+    def _batches(self) -> list[Batch]:
+        return []
+
+    def _value(self) -> T:
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:  # noqa: ARG002 - it is over
+        """The error, or None."""
+        return self._error
+
+    def add_callback(self, fn: Callable[..., object], *args: Any, **kwargs: Any) -> Any:
+        """Call fn(*args, value, **kwargs) unless it failed.  Returns self."""
+        if self._error is None:
+            fn(*args, self._result, **kwargs)
+        return self
+
+    def add_errback(self, fn: Callable[..., object], *args: Any, **kwargs: Any) -> Any:
+        """Call fn(*args, error, **kwargs) if it failed.  Returns self."""
+        if self._error is not None:
+            fn(*args, self._error, **kwargs)
+        return self
+
+
 class Future(_Verbs[RecordMetadata], FutureBase):
     """The place of one record that was sent.  get, result, exception, callbacks, await."""
 

@@ -79,6 +79,10 @@ class LockFile:
                 unlock_all(fd)
             _native.close_lock_file(fd)
 
+    def __del__(self) -> None:
+        if getattr(self, "fd", -1) >= 0:  # dropped without close
+            self.close()
+
     def mark_forked(self) -> None:
         """In a forked child: the descriptor was closed at the fork, its number may be another file's by now."""
         self.fd = -1

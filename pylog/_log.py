@@ -18,7 +18,7 @@ from . import _directory, _native
 from ._admin import Admin
 from ._async_wait import AsyncWait
 from ._background import Background
-from ._closing import Closing
+from ._closing import Closing, collect
 from ._columns import Scan
 from ._config import (
     ConsumerConfig,
@@ -41,6 +41,7 @@ from ._errors import (
 )
 from ._flusher import Flusher
 from ._following import Following
+from ._groups.groups import Groups
 from ._membership import Membership
 from ._partition import Partition
 from ._producer import Producer
@@ -128,6 +129,7 @@ class Log(Closing):
         self._async_wait: AsyncWait | None = None
         self._is_void = False  # what is known of topics and logs is no longer so
         self.admin = Admin(self)
+        self.groups = Groups(self)
         place = Path(os.path.realpath(path))  # it may be a link itself; below it none is followed
         self.directory = Directory(place)
         self._auto_create = auto_create_topics
@@ -501,9 +503,10 @@ class Log(Closing):
             return
         errors: list[Exception] = []
         for handle in list(self._handles):
-            _collect(errors, handle.close)
+            collect(errors, handle.close)
+        self.groups.close()
         self.background.stop()
-        _collect(errors, self.flusher.finish)
+        collect(errors, self.flusher.finish)
         with self._lock:
             if self._state is not None:
                 return
@@ -514,7 +517,7 @@ class Log(Closing):
                 self._state = ClosedError
                 self._abandon_partitions()
             else:
-                _collect(errors, self._leave)
+                collect(errors, self._leave)
             self._state = ClosedError
         if errors:
             raise errors[0]
@@ -569,13 +572,6 @@ class Log(Closing):
             for topic in self.topics.values():
                 for partition in topic.partitions:
                     partition.mark_forked()
-
-
-def _collect(errors: list[Exception], function: Any) -> None:
-    try:
-        function()
-    except Exception as error:
-        errors.append(error)
 
 
 def _close_at_exit() -> None:

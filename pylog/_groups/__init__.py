@@ -1,0 +1,1 @@
+"""Consumer groups over one directory: members, what each of them consumes, and how far the group has come."""

@@ -97,7 +97,7 @@ def delete_groups(log: Log, groups: Sequence[str]) -> None:
     log.check_writable()
     if isinstance(groups, str):
         raise TypeError("group_ids must be a sequence of names, not a str")
-    known = list_groups(log)
+    known = {*list_groups(log), *groups_with_files(log.directory.path)}
     for group in groups:
         if group not in known:
             raise GroupIdNotFoundError(f"there is no group {group!r} in {log.url}")

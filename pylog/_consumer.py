@@ -197,8 +197,9 @@ class Consumer(Closing):
             if current is None:
                 raise StopIteration
             self._current = current
-            # Now and then the longer way, which looks after the group.
-            self._until = min(len(current.buffered), current.at + self._config["max_poll_records"])
+            self._until = len(current.buffered)
+            if self._group is not None:  # now and then the longer way, which looks after it
+                self._until = min(self._until, current.at + self._config["max_poll_records"])
             current.at += 1
             return current.buffered[current.at - 1]
 

@@ -30,6 +30,7 @@ CAMPAIGNS = {
     "cut-files": "PLOG_TEST_FULL=1 make -s -C tests/c run-test_recovery",
     "faults": "PLOG_TEST_FULL=1 make -s -C tests/c run-test_faults",
     "sharing": "python tests/crash/sharing.py --seconds 60",
+    "groups": "python tests/crash/groups.py --seconds 300",
     "failed-fsyncs": "python tests/crash/failed_fsync.py --runs 100",
     "full-disks": "python tests/crash/disk_full.py --fs tmpfs --fills 1000",
     "clocks": "python tests/crash/clocks.py --scripts 1000",

@@ -23,6 +23,7 @@ from ._errors import (
     PylogError,
 )
 from ._future import Settled
+from ._groups.offsets import TOPIC as OFFSETS_TOPIC
 from ._groups.session import ConsumerRebalanceListener, GroupSession
 from ._partition import Partition, Reader
 from ._serializers import resolve_deserializer
@@ -128,7 +129,7 @@ class Consumer(Closing):
     def subscription(self) -> set[str]:
         """Names of the topics subscribed to."""
         if self._pattern is not None:
-            return {tp.topic for tp in self._assigned}
+            return {topic for topic in self.topics() if self._subscribed(topic)}
         return set(self._topics or ())
 
     def unsubscribe(self) -> None:
@@ -524,7 +525,7 @@ class Consumer(Closing):
 
     def _subscribed(self, topic: str) -> bool:
         if self._pattern is not None:
-            return self._pattern.fullmatch(topic) is not None
+            return topic != OFFSETS_TOPIC and self._pattern.fullmatch(topic) is not None
         return self._topics is not None and topic in self._topics
 
     def _assign(self, partitions: Collection[Partition]) -> None:

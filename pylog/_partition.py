@@ -161,7 +161,6 @@ class Reader:
         small: _native.SmallChunk | None = None,
     ) -> list[Record]:
         """The next records; empty at the end.  small: nobody else's, for a shorter way where there are few of them."""
-        topic, partition = self.partition.tp
         fetched = None
         if small is not None:
             fetched = self._log().fetch_small(self.position, bytes_max, self._flags, self._cursor, small)
@@ -173,20 +172,8 @@ class Reader:
             if decoded is None:
                 return []
             try:
-                records = _native.records(
-                    topic,
-                    partition,
-                    int(self._log_append_time),
-                    decoded.data,
-                    decoded.offset,
-                    decoded.timestamp,
-                    decoded.key_at,
-                    decoded.key_bytes,
-                    decoded.value_at,
-                    decoded.value_bytes,
-                    decoded.headers_at,
-                    key_deserializer=key_deserializer,
-                    value_deserializer=value_deserializer,
+                records = decoded.records(
+                    self.partition.tp, int(self._log_append_time), key_deserializer, value_deserializer
                 )
             except BaseException:
                 self.position = before  # what a deserializer refuses is not skipped

@@ -157,7 +157,6 @@ class _Table:
 
     def _batches(self) -> Iterator[tuple[_native.BatchHeader, list[Record]]]:
         native, cursor = self.partition.native, _native.new_cursor()
-        topic, number = self.partition.tp
         while True:
             chunk = native.fetch(self._position, FETCH_BYTES, _native.CHECK_CRCS | _native.CONTROL, cursor)
             if chunk.records == 0:
@@ -173,23 +172,7 @@ class _Table:
                     continue
                 if codec := header.attributes & 7:
                     block = decompress(codec, block, bytes_max=BLOCK_BYTES_MAX)
-                decoded = _native.decode_block(header, block, native.directory)
-                yield (
-                    header,
-                    _native.records(
-                        topic,
-                        number,
-                        0,
-                        decoded.data,
-                        decoded.offset,
-                        decoded.timestamp,
-                        decoded.key_at,
-                        decoded.key_bytes,
-                        decoded.value_at,
-                        decoded.value_bytes,
-                        decoded.headers_at,
-                    ),
-                )
+                yield header, _native.decode_block(header, block, native.directory).records(self.partition.tp, 0)
 
 
 def _readable(group: str, tp: TopicPartition, known: _Known) -> OffsetAndMetadata:

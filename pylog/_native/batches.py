@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .._errors import CorruptRecordError
+from .._objects import Record, records
 from .calls import BATCH_HEADER_BYTES, RECORD_BYTES_MIN, ffi, lib
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Buffer
+
+    Deserializer = Callable[[bytes], Any]
 
 
 class BatchHeader(NamedTuple):
@@ -111,6 +116,29 @@ class DecodedRecords:
     def is_whole(self, *, check_crc: bool = False) -> bool:
         """Whether what was read from data until now was there."""
         return self.chunk is None or self.chunk.is_whole(check_crc=check_crc)
+
+    def records(
+        self,
+        tp: tuple[str, int],
+        timestamp_type: int,
+        key_deserializer: Deserializer | None = None,
+        value_deserializer: Deserializer | None = None,
+    ) -> list[Record]:
+        """Made into records; what a deserializer raises propagates."""
+        return records(
+            *tp,
+            timestamp_type,
+            self.data,
+            self.offset,
+            self.timestamp,
+            self.key_at,
+            self.key_bytes,
+            self.value_at,
+            self.value_bytes,
+            self.headers_at,
+            key_deserializer=key_deserializer,
+            value_deserializer=value_deserializer,
+        )
 
     def cut(self, start: int, stop: int) -> DecodedRecords:
         """Records [start, stop) as views."""

@@ -11,7 +11,7 @@ with pylog.open("data") as log:
 
 from ._admin import Admin
 from ._columns import BytesColumn, Columns, Scan
-from ._config import ConsumerConfig, ProducerConfig, TopicConfig
+from ._config import ConsumerConfig, ProducerConfig, QueueConfig, TopicConfig, WorkersConfig
 from ._consumer import Consumer
 from ._errors import (
     ClosedError,
@@ -44,7 +44,9 @@ from ._future import Future
 from ._groups.session import ConsumerRebalanceListener
 from ._log import Log, open  # noqa: A004 - as sqlite3 and dbm call it
 from ._producer import Producer
+from ._queue import Message, Queue
 from ._types import ConsumerGroupMetadata, OffsetAndMetadata, OffsetAndTimestamp, Record, RecordMetadata, TopicPartition
+from ._workers import KeyedWorkers, Lane
 
 __version__ = "0.1.0"
 
@@ -68,9 +70,12 @@ __all__ = [
     "InvalidConfigurationError",
     "InvalidTopicError",
     "KafkaTimeoutError",
+    "KeyedWorkers",
+    "Lane",
     "LeaseExpiredError",
     "Log",
     "LogLockedError",
+    "Message",
     "MessageSizeTooLargeError",
     "NoOffsetForPartitionError",
     "NonEmptyGroupError",
@@ -81,6 +86,8 @@ __all__ = [
     "ProducerConfig",
     "ProducerFencedError",
     "PylogError",
+    "Queue",
+    "QueueConfig",
     "RebalanceInProgressError",
     "Record",
     "RecordMetadata",
@@ -92,6 +99,7 @@ __all__ = [
     "TopicPartition",
     "UnknownTopicOrPartitionError",
     "UnsupportedCodecError",
+    "WorkersConfig",
     "__version__",
     "open",
 ]

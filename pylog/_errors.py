@@ -1,22 +1,23 @@
 """What can go wrong, as one tree.
 
 PylogError
+├── BrokerResponseError                 those that Kafka has a number for: errno; marked with *
 ├── RetriableError                      trying again later may help
 │   ├── KafkaTimeoutError               (a TimeoutError too)
 │   ├── LogLockedError                  another process has the directory: pid
-│   ├── RebalanceInProgressError
-│   └── UnknownTopicOrPartitionError
+│   ├── RebalanceInProgressError *
+│   └── UnknownTopicOrPartitionError *
 ├── StorageError                        the disk or the operating system refused (an OSError too)
-├── CorruptRecordError                  bytes on the disk are not what they must be: file, position, offset
-├── OffsetOutOfRangeError
+├── CorruptRecordError *                bytes on the disk are not what they must be: file, position, offset
+├── OffsetOutOfRangeError *
 ├── NoOffsetForPartitionError
-├── MessageSizeTooLargeError
+├── MessageSizeTooLargeError *
 ├── UnsupportedCodecError               a codec whose library is not installed
-├── TopicAlreadyExistsError
-├── InvalidTopicError
-├── InvalidConfigurationError
-├── CommitFailedError, GroupIdNotFoundError, NonEmptyGroupError, FencedInstanceIdError
-├── ProducerFencedError, LeaseExpiredError
+├── TopicAlreadyExistsError *
+├── InvalidTopicError *
+├── InvalidConfigurationError *
+├── GroupIdNotFoundError *, NonEmptyGroupError *, FencedInstanceIdError *, ProducerFencedError *
+├── CommitFailedError, LeaseExpiredError
 └── IllegalStateError                   a call that cannot be made now
     ├── ClosedError                     the handle was closed
     ├── ForkError                       the handle belongs to the parent process
@@ -30,6 +31,12 @@ class PylogError(Exception):
     retriable: bool = False
 
 
+class BrokerResponseError(PylogError):
+    """What a Kafka broker would answer with too; errno is Kafka's number for it."""
+
+    errno: int = -1
+
+
 class RetriableError(PylogError):
     """The same call may succeed later."""
 
@@ -40,8 +47,10 @@ class KafkaTimeoutError(RetriableError, TimeoutError):
     """Something did not happen within its time."""
 
 
-class RebalanceInProgressError(RetriableError):
+class RebalanceInProgressError(RetriableError, BrokerResponseError):
     """The group's partitions are being handed out anew."""
+
+    errno = 27
 
 
 class LogLockedError(RetriableError):
@@ -54,20 +63,24 @@ class LogLockedError(RetriableError):
         self.pid = pid
 
 
-class UnknownTopicOrPartitionError(RetriableError):
+class UnknownTopicOrPartitionError(RetriableError, BrokerResponseError):
     """There is no such topic, or the topic has no such partition."""
+
+    errno = 3
 
 
 class StorageError(PylogError, OSError):
     """A system call failed; errno and filename are set as in any OSError."""
 
 
-class CorruptRecordError(PylogError):
+class CorruptRecordError(BrokerResponseError):
     """Bytes that are not what they must be.
 
     file: "orders-0/00000000000000000042.log"; position: byte in that file; offset: of the record or batch, None where
     it is not known.
     """
+
+    errno = 2
 
     file: str
     position: int
@@ -80,52 +93,70 @@ class CorruptRecordError(PylogError):
         self.file, self.position, self.offset = file, position, offset
 
 
-class OffsetOutOfRangeError(PylogError):
+class OffsetOutOfRangeError(BrokerResponseError):
     """An offset before the log start or behind the log end."""
+
+    errno = 1
 
 
 class NoOffsetForPartitionError(PylogError):
     """No committed offset, and auto_offset_reset is "none"."""
 
 
-class MessageSizeTooLargeError(PylogError):
+class MessageSizeTooLargeError(BrokerResponseError):
     """A batch over max_message_bytes or segment_bytes."""
+
+    errno = 10
 
 
 class UnsupportedCodecError(PylogError):
     """A compression codec that is unknown or whose library is not installed."""
 
 
-class TopicAlreadyExistsError(PylogError):
+class TopicAlreadyExistsError(BrokerResponseError):
     """There is a topic of that name."""
 
+    errno = 36
 
-class InvalidTopicError(PylogError):
+
+class InvalidTopicError(BrokerResponseError):
     """Not a legal topic name: [a-zA-Z0-9._-]{1,249}, not "." or ".."."""
 
+    errno = 17
 
-class InvalidConfigurationError(PylogError):
+
+class InvalidConfigurationError(BrokerResponseError):
     """An option with a value that makes no sense."""
+
+    errno = 40
 
 
 class CommitFailedError(PylogError):
     """The offsets cannot be committed: the partitions belong to another member by now."""
 
 
-class GroupIdNotFoundError(PylogError):
+class GroupIdNotFoundError(BrokerResponseError):
     """There is no such consumer group."""
 
+    errno = 69
 
-class NonEmptyGroupError(PylogError):
+
+class NonEmptyGroupError(BrokerResponseError):
     """The group still has members."""
 
+    errno = 68
 
-class FencedInstanceIdError(PylogError):
+
+class FencedInstanceIdError(BrokerResponseError):
     """Another member has taken over this group_instance_id."""
 
+    errno = 82
 
-class ProducerFencedError(PylogError):
+
+class ProducerFencedError(BrokerResponseError):
     """Another producer has taken over this transactional_id."""
+
+    errno = 90
 
 
 class LeaseExpiredError(PylogError):

@@ -502,7 +502,8 @@ class Log(Closing):
                 self.check_open()
             return
         errors: list[Exception] = []
-        for handle in list(self._handles):
+        # First those whose handlers may still use the others.
+        for handle in sorted(self._handles, key=lambda handle: not getattr(handle, "runs_handlers", False)):
             collect(errors, handle.close)
         self.groups.close()
         self.background.stop()

@@ -73,8 +73,7 @@ class CommittedOffsets:
             (encode_key(group, tp), None if offset is None else encode_value(offset)) for tp, offset in offsets.items()
         ]
         self._log.check_writable()
-        if TOPIC not in self._log.admin.list_topics():
-            self._log.admin.create_topic(TOPIC, PARTITIONS, exist_ok=True, **{**self._log.topic_defaults, **CONFIG})
+        self.make_topic()
         with self._lock:
             table = self._table(group)
             assert table is not None
@@ -83,6 +82,11 @@ class CommittedOffsets:
                 builder.append(value, key, None, None)
             appended = table.partition.native.append(builder.finish())
         self._log.flusher.note_append(table.partition, appended.rolled)
+
+    def make_topic(self) -> None:
+        """Make the topic unless it is there."""
+        if TOPIC not in self._log.admin.list_topics():
+            self._log.admin.create_topic(TOPIC, PARTITIONS, exist_ok=True, **{**self._log.topic_defaults, **CONFIG})
 
     def groups(self) -> set[str]:
         """The groups that have committed anything that still holds."""

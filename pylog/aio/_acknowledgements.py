@@ -1,0 +1,106 @@
+"""Awaiting what was sent: those who wait at the same time share batches and flushes."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable
+from typing import TypeVar
+
+from .._future import Batch, Future, ManyFuture
+from .._routing import Lane
+from ._bridge import Threads
+
+F = TypeVar("F", bound=Future | ManyFuture)
+Waiters = list[asyncio.Future[None]]
+
+
+class Acknowledgements:
+    """Of one producer.  flushes: acknowledged means flushed, which a thread waits for; else just appended."""
+
+    def __init__(self, threads: Threads, *, flushes: bool) -> None:
+        self._threads = threads
+        self._flushes = flushes
+        self._pending: dict[Lane, dict[Batch, Waiters]] = {}
+        self._is_scheduled = False
+        self._flushing: dict[Lane, asyncio.Future[None]] = {}
+
+    async def of(self, future: F) -> F:
+        """The same future, done: acknowledged or failed."""
+        if future.done():
+            if not isinstance(future, Future) or future.index == 0:
+                await asyncio.sleep(0)  # acks=0 waits for nothing, but other tasks' turn comes once a batch
+            return future
+        waiting = [(batch, self._waiter(batch)) for batch in future._batches() if not batch.done]
+        try:
+            for _, waiter in waiting:
+                await waiter
+        except asyncio.CancelledError:
+            for batch, _ in waiting:
+                batch.seen = False  # if it fails, flush and close tell
+            raise
+        return future
+
+    async def rest(self) -> None:
+        """Wait until no thread is at it."""
+        while self._flushing:
+            await asyncio.wait(list(self._flushing.values()))
+
+    def _waiter(self, batch: Batch) -> asyncio.Future[None]:
+        loop = asyncio.get_running_loop()
+        of_lane = self._pending.setdefault(batch.lane, {})
+        waiters = of_lane.get(batch)
+        if waiters is None:
+            waiters = of_lane[batch] = []
+            batch.seen = True
+            self._schedule(loop)
+        waiter = loop.create_future()
+        waiters.append(waiter)
+        return waiter
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Push behind the tasks that can run now: what they send comes along."""
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            loop.call_soon(self._push)
+
+    def _push(self) -> None:
+        self._is_scheduled = False
+        for lane in [lane for lane in self._pending if lane not in self._flushing]:
+            waiting = self._pending.pop(lane)
+            if self._flushes:
+                job = self._threads.start(_settling(list(waiting)))
+                self._flushing[lane] = job
+                job.add_done_callback(functools.partial(self._flushed, lane, waiting))
+            else:
+                error = None
+                try:
+                    _settling(list(waiting))()
+                except Exception as failed:
+                    error = failed
+                _release(waiting, error)
+
+    def _flushed(self, lane: Lane, waiting: dict[Batch, Waiters], job: asyncio.Future[None]) -> None:
+        del self._flushing[lane]
+        _release(waiting, job.exception())
+        if self._pending:
+            self._schedule(job.get_loop())  # behind those who were released: what they send next comes along
+
+
+def _settling(batches: list[Batch]) -> Callable[[], None]:
+    def settle() -> None:
+        for batch in reversed(batches):  # the last one's flush is the others' too
+            batch.wait(None)
+
+    return settle
+
+
+def _release(waiting: dict[Batch, Waiters], error: BaseException | None) -> None:
+    for waiters in waiting.values():
+        for waiter in waiters:
+            if waiter.done():  # cancelled
+                continue
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)

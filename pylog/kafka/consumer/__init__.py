@@ -1,0 +1,5 @@
+"""KafkaConsumer."""
+
+from .group import KafkaConsumer
+
+__all__ = ["KafkaConsumer"]

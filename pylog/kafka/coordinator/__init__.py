@@ -1,0 +1,1 @@
+"""Where kafka-python has what groups are coordinated with; here it has only the assignors' names."""

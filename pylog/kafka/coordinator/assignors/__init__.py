@@ -1,0 +1,1 @@
+"""The strategies that a group's partitions are shared out by, as classes for partition_assignment_strategy."""

@@ -1,0 +1,1 @@
+"""Where kafka-python has the strategy "sticky"."""

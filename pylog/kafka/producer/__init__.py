@@ -1,0 +1,5 @@
+"""KafkaProducer."""
+
+from .kafka import KafkaProducer
+
+__all__ = ["KafkaProducer"]

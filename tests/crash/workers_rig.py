@@ -1,0 +1,274 @@
+"""Key-ordered workers under fire: random handlers, random failures, and SIGKILL.
+
+    python tests/crash/workers_rig.py [--records 1000000] [--keys 10000] [--lanes 16] [--kills 5] [--members 1]
+        [--partitions 8] [--commit-seconds 0.1] [--seed N] [--control unordered|read-is-done|forgetful]
+
+Processes of one member each handle numbered records.  Handlers take a random time, fail at random, and for some records
+always; each attempt is told to one file, in the order in which it ended.  Again and again a process is killed and
+another one started, until all is committed.  Afterwards:
+
+- for each key, the order of first completions is the log's;
+- every record was handled, or is a dead letter;
+- handled again was only what had not been committed as finished when its process was killed: nothing below the
+  watermark, and nothing that the commit's metadata names.  (With several members only: what one that was not killed
+  has handled.  What another member takes over at once it may commit before anybody has looked.)
+
+--control: a defect is planted that must be found: lanes without regard to keys, commits of what was only read, or
+metadata that is thrown away.  Exits 1 if anything was lost, out of order, or repeated without need.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import random
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pylog
+from pylog import OffsetAndMetadata, TopicPartition
+from pylog._workers import reader, tracker
+from pylog._workers.finished import decode_finished
+
+TOPIC, GROUP = "work", "crew"
+TOLD = struct.Struct("<IHQB")  # process, partition, offset, what
+DONE, FAILED = 0, 1
+RETRIES = 3
+POISONED_OF = 20_000  # one record of so many always fails
+FAILING_OF = 200  # and one of so many fails once
+SLOW = ((100, 0.01), (3000, 0.4))  # one handler of so many takes up to so long
+END_SECONDS_MAX = 1800
+CONTROLS = ("unordered", "read-is-done", "forgetful")
+
+
+class HastyTracker(tracker.Tracker):
+    """Commits what was read, finished or not."""
+
+    def snapshot(self) -> OffsetAndMetadata:
+        """What is committed."""
+        return OffsetAndMetadata(self.next)
+
+
+def work(place: Path, number: int, options: argparse.Namespace) -> None:
+    """Handle records until killed, or until stdin ends."""
+    chance = random.Random(options.seed * 1000 + number)
+    told = os.open(place / "told", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    logging.getLogger("pylog").setLevel(logging.ERROR)
+    reader.COMMIT_SECONDS = options.commit_seconds
+    if options.control == "read-is-done":
+        reader.Tracker = HastyTracker  # type: ignore[misc]
+    elif options.control == "forgetful":
+        reader.decode_finished = lambda *_: []
+    failed_once: set[tuple[int, int]] = set()
+
+    def handle(record: pylog.Record) -> None:
+        for one_of, seconds_max in SLOW:
+            if chance.randrange(one_of) == 0:
+                time.sleep(chance.random() * seconds_max)
+        where = record.partition, record.offset
+        fails = is_poisoned(where) or (chance.randrange(FAILING_OF) == 0 and where not in failed_once)
+        os.write(told, TOLD.pack(number, *where, FAILED if fails else DONE))
+        if fails:
+            failed_once.add(where)
+            raise ValueError("as the dice fell")
+
+    with pylog.open(place / "data") as log:
+        workers = log.workers(
+            handle,
+            TOPIC,
+            group_id=GROUP,
+            workers=options.lanes,
+            retries=RETRIES,
+            retry_delay=0.02,
+            order="none" if options.control == "unordered" else "key",
+        )
+        with workers:
+            workers.start()
+            sys.stdout.write("ready\n")
+            sys.stdout.flush()
+            sys.stdin.read()
+
+
+def start(place: Path, number: int, options: argparse.Namespace) -> subprocess.Popen[str]:
+    """A process with a member."""
+    given = [
+        f"--{name.replace('_', '-')}={getattr(options, name)}"
+        for name in ("lanes", "seed", "control", "commit_seconds")
+    ]
+    process = subprocess.Popen(
+        [sys.executable, __file__, f"--work={place}", f"--number={number}", *given],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n", "a process did not start"
+    return process
+
+
+def fill(log: pylog.Log, options: argparse.Namespace) -> None:
+    """The records: keys at random."""
+    chance = random.Random(options.seed)
+    log.admin.create_topic(TOPIC, partitions=options.partitions)
+    with log.producer() as producer:
+        for first in range(0, options.records, 100_000):
+            count = min(100_000, options.records - first)
+            keys = [b"key %d" % chance.randrange(options.keys) for _ in range(count)]
+            producer.send_many(TOPIC, [b"%d" % number for number in range(first, first + count)], keys).get()
+
+
+def commits(log: pylog.Log, options: argparse.Namespace) -> dict[int, OffsetAndMetadata]:
+    """What the group has committed, by partition."""
+    found = {}
+    with log.consumer(group_id=GROUP, enable_auto_commit=False) as consumer:
+        for partition in range(options.partitions):
+            committed: Any = consumer.committed(TopicPartition(TOPIC, partition), metadata=True)
+            found[partition] = committed or OffsetAndMetadata(0)
+    return found
+
+
+class Finished:
+    """The offsets of a partition that a commit says are finished."""
+
+    def __init__(self, committed: OffsetAndMetadata) -> None:
+        self._watermark = committed.offset
+        self._above = {
+            offset
+            for first, end in decode_finished(committed.offset, committed.metadata)
+            for offset in range(first, end)
+        }
+
+    def __contains__(self, offset: int) -> bool:
+        return offset < self._watermark or offset in self._above
+
+
+def run(place: Path, options: argparse.Namespace) -> list[str]:
+    """Fill, handle, kill; then look.  What was wrong."""
+    chance = random.Random(options.seed)
+    with pylog.open(place / "data", segment_bytes=16 << 20) as log:
+        fill(log, options)
+        ends = {number: part.native.state().log_end_offset for number, part in enumerate(log.topic(TOPIC).partitions)}
+        members = [start(place, number, options) for number in range(options.members)]
+        numbers = list(range(options.members))
+        known: dict[int, dict[int, Finished]] = {}  # process -> what was finished before it began
+        deadline = time.monotonic() + END_SECONDS_MAX
+        kills_at = [(kill + 1) * options.records // (options.kills + 1) for kill in range(options.kills)]
+        alone = options.members == 1
+        while {number: at.offset for number, at in commits(log, options).items()} != ends:
+            if time.monotonic() > deadline:
+                return [f"not finished in {END_SECONDS_MAX} s: {commits(log, options)} of {ends}"]
+            told_size = (place / "told").stat().st_size // TOLD.size if (place / "told").exists() else 0
+            if kills_at and told_size >= kills_at[0]:
+                kills_at.pop(0)
+                victim = chance.randrange(options.members)
+                members[victim].send_signal(signal.SIGKILL)
+                members[victim].wait()
+                numbers[victim] = max(numbers) + 1
+                if alone:
+                    known[numbers[victim]] = {at: Finished(found) for at, found in commits(log, options).items()}
+                members[victim] = start(place, numbers[victim], options)
+            time.sleep(0.02)
+        for member in members:
+            member.communicate(timeout=60)
+            if member.returncode:
+                return [f"a process ended with {member.returncode}"]
+        killed = set(range(max(numbers) + 1)).difference(numbers)
+    with pylog.open(place / "data", read_only=True) as log:
+        return judge(log, place, options, ends, known, killed)
+
+
+def judge(
+    log: pylog.Log,
+    place: Path,
+    options: argparse.Namespace,
+    ends: dict[int, int],
+    known: dict[int, dict[int, Finished]],
+    killed: set[int],
+) -> list[str]:
+    """Compare what was told with the log."""
+    keys = {(record.partition, record.offset): record.key for record in log.read(TOPIC)}
+    dead = set()
+    if f"dlq.{GROUP}.{TOPIC}" in log.admin.list_topics():
+        for record in log.read(f"dlq.{GROUP}.{TOPIC}"):
+            told = dict(record.headers)
+            dead.add((int(told["__dlq.errors.partition"] or b""), int(told["__dlq.errors.offset"] or b"")))
+    first: dict[tuple[int, int], int] = {}  # place -> process that completed it first
+    last: dict[bytes, tuple[int, int]] = {}  # key -> place of its latest first completion
+    failures: dict[tuple[int, int, int], int] = defaultdict(int)
+    disorder = needless = repeats = attempts = 0
+    for number, partition, offset, what in TOLD.iter_unpack((place / "told").read_bytes()):
+        attempts += 1
+        at = partition, offset
+        if what == FAILED:
+            failures[number, partition, offset] += 1
+            if failures[number, partition, offset] <= RETRIES:
+                continue  # else it is given up: completed, in a way
+        if at in first:
+            repeats += 1
+            finished = known.get(number)
+            needless += first[at] not in killed or (finished is not None and offset in finished[partition])
+            continue
+        first[at] = number
+        key = keys[at]
+        disorder += last.get(key, (partition, -1)) > at
+        last[key] = at
+    lost = [at for at in keys if at not in first and at not in dead]
+    unsent = [at for at in keys if is_poisoned(at) and at not in dead]
+    print(
+        f"{len(keys):,} records, {options.keys:,} keys, {options.lanes} lanes, {options.members} members, "
+        f"{len(killed)} killed: {attempts:,} attempts, {repeats:,} repeated, {len(dead):,} dead letters"
+    )
+    found = []
+    if lost or unsent or sum(ends.values()) != len(keys):
+        found.append(f"{len(lost)} records were lost, {len(unsent)} dead letters missing, first {(lost + unsent)[:3]}")
+    if disorder:
+        found.append(f"{disorder} records were completed after a later one of their key")
+    if needless:
+        found.append(f"{needless} records were handled again although they were known to be finished")
+    return found
+
+
+def is_poisoned(at: tuple[int, int]) -> bool:
+    """Whether this record (partition, offset) always fails."""
+    return (at[1] * 7919 + at[0]) % POISONED_OF == 1
+
+
+def main() -> int:
+    """Run as the rig, or as one of its processes."""
+    parser = argparse.ArgumentParser()
+    for name, default in (("records", 1_000_000), ("keys", 10_000), ("lanes", 16), ("kills", 5), ("members", 1)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--partitions", type=int, default=8)
+    parser.add_argument("--commit-seconds", type=float, default=0.1)
+    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "little"))
+    parser.add_argument("--control", choices=CONTROLS, default=None)
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--number", type=int, default=0)
+    options = parser.parse_args([word for word in sys.argv[1:] if word != "--control=None"])
+    if options.work:
+        work(options.work, options.number, options)
+        return 0
+    print("seed", options.seed, flush=True)
+    place = Path(tempfile.mkdtemp(prefix="pylog-workers-"))
+    begun = time.monotonic()
+    try:
+        found = run(place, options)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    for line in found:
+        print("WRONG:", line)
+    print(f"{'failed' if found else 'passed'} in {time.monotonic() - begun:.0f} s")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,13 +6,14 @@ records wait for the marker, which says whether they hold.
 
 from __future__ import annotations
 
+import struct
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .. import _native
 from .._compression import decompress
-from .._types import OffsetAndMetadata, Record, TopicPartition
+from .._types import OffsetAndMetadata, TopicPartition
 from .offset_records import (
     Unreadable,
     UnreadableOffsetError,
@@ -32,7 +33,8 @@ PARTITIONS = 50
 CONFIG: dict[str, Any] = {"cleanup_policy": "compact", "segment_bytes": 100 << 20}
 FETCH_BYTES = 1 << 20
 BLOCK_BYTES_MAX = 64 << 20
-TRANSACTIONAL, CONTROL = 0x10, 0x20
+CODEC, TRANSACTIONAL, CONTROL = 0x07, 0x10, 0x20  # in the lower byte of a batch's attributes
+LENGTH, LENGTH_AT, ATTRIBUTES_AT = struct.Struct(">i"), 8, 22
 COMMIT_MARKER = 1
 
 Offsets = dict[TopicPartition, OffsetAndMetadata]
@@ -126,57 +128,81 @@ class _Table:
     def _begin(self) -> None:
         self._position = self.partition.native.state().log_start_offset
         self.groups: dict[str, dict[TopicPartition, tuple[int, _Known]]] = {}  # with the record's offset
-        self._pending: dict[int, list[tuple[int, Record]]] = {}  # by producer id
+        self._pending: dict[int, list[tuple[bytes | None, tuple[int, bytes | None]]]] = {}  # by producer id
 
     def catch_up(self) -> None:
         """Read what was appended since."""
-        state = self.partition.native.state()
+        native = self.partition.native
+        state = native.state()
         if state.log_end_offset < self._position or state.log_start_offset > self._position:
             self._begin()  # it was cut, at either end
-        for header, records in self._batches():
-            if header.attributes & CONTROL:
-                pending = self._pending.pop(header.producer_id, [])
-                if records and (records[0].key or b"")[2:4] == COMMIT_MARKER.to_bytes(2, "big"):
-                    for _, record in pending:
-                        self._take(record)
-            elif header.attributes & TRANSACTIONAL:
-                self._pending.setdefault(header.producer_id, []).extend((record.offset, record) for record in records)
-            else:
-                for record in records:
-                    self._take(record)
-            self._position = header.last_offset + 1
-
-    def _take(self, record: Record) -> None:
-        named = decode_key(record.key)
-        if named is None:
-            return
-        group, tp = named
-        offsets = self.groups.setdefault(group, {})
-        if tp in offsets and offsets[tp][0] > record.offset:
-            return  # committed without a transaction, after this one was and before it held
-        if record.value is None:
-            offsets.pop(tp, None)
-        else:
-            offsets[tp] = record.offset, decode_value(record.value)
-
-    def _batches(self) -> Iterator[tuple[_native.BatchHeader, list[Record]]]:
-        native, cursor = self.partition.native, _native.new_cursor()
+        cursor = _native.new_cursor()
         while True:
             chunk = native.fetch(self._position, FETCH_BYTES, _native.CHECK_CRCS | _native.CONTROL, cursor)
             if chunk.records == 0:
                 self._position = max(self._position, chunk.next_offset)
                 return
-            data, at = memoryview(chunk.data), 0
-            while at < len(data):
-                header = _native.parse_batch(data, at)
-                assert header is not None  # the fetch has checked it
-                block: Any = data[at + _native.BATCH_HEADER_BYTES : at + header.batch_bytes]
-                at += header.batch_bytes
-                if header.last_offset < self._position:
-                    continue
-                if codec := header.attributes & 7:
-                    block = decompress(codec, block, bytes_max=BLOCK_BYTES_MAX)
-                yield header, _native.decode_block(header, block, native.directory).records(self.partition.tp, 0)
+            kinds = _kinds(memoryview(chunk.data))
+            if kinds & (TRANSACTIONAL | CONTROL | CODEC):
+                self._take_batches(chunk.data)
+            else:  # as pylog writes them, one small batch for each commit: all at once, and the last for each key
+                decoded = _native.decode_chunk(chunk, native.directory)
+                keys = _native.bytes_list(decoded.data, decoded.key_at, decoded.key_bytes)
+                values = _native.bytes_list(decoded.data, decoded.value_at, decoded.value_bytes)
+                self._take(dict(zip(keys, zip(decoded.offset.tolist(), values, strict=True), strict=True)))
+            self._position = chunk.next_offset
+
+    def _take(self, last: Mapping[bytes | None, tuple[int, bytes | None]]) -> None:
+        for key, (at, value) in last.items():
+            named = decode_key(key)
+            if named is None or at < self._position:
+                continue
+            group, tp = named
+            offsets = self.groups.setdefault(group, {})
+            if tp in offsets and offsets[tp][0] > at:
+                continue  # committed without a transaction, after this one was and before it held
+            if value is None:
+                offsets.pop(tp, None)
+            else:
+                offsets[tp] = at, decode_value(value)
+
+    def _take_batches(self, data: Any) -> None:
+        """One batch after the other: they may be compressed, or parts of transactions."""
+        view, at = memoryview(data), 0
+        while at < len(view):
+            header = _native.parse_batch(view, at)
+            assert header is not None  # the fetch has checked it
+            block: Any = view[at + _native.BATCH_HEADER_BYTES : at + header.batch_bytes]
+            at += header.batch_bytes
+            if header.last_offset < self._position:
+                continue
+            if codec := header.attributes & CODEC:
+                block = decompress(codec, block, bytes_max=BLOCK_BYTES_MAX)
+            records = _native.decode_block(header, block, self.partition.native.directory).records(self.partition.tp, 0)
+            found = [(record.key, (record.offset, record.value)) for record in records]
+            if header.attributes & CONTROL:
+                pending = self._pending.pop(header.producer_id, [])
+                if records and (records[0].key or b"")[2:4] == COMMIT_MARKER.to_bytes(2, "big"):
+                    self._take_pending(pending)
+            elif header.attributes & TRANSACTIONAL:
+                self._pending.setdefault(header.producer_id, []).extend(found)
+            else:
+                self._take(dict(found))
+
+    def _take_pending(self, pending: list[tuple[bytes | None, tuple[int, bytes | None]]]) -> None:
+        position, self._position = self._position, 0  # they lie before it
+        self._take(dict(pending))
+        self._position = position
+
+
+def _kinds(data: memoryview) -> int:
+    """The attributes of all batches in a chunk, or-ed."""
+    at = kinds = 0
+    while at < len(data):
+        (length,) = LENGTH.unpack_from(data, at + LENGTH_AT)
+        kinds |= data[at + ATTRIBUTES_AT]
+        at += LENGTH_AT + LENGTH.size + length
+    return kinds
 
 
 def _readable(group: str, tp: TopicPartition, known: _Known) -> OffsetAndMetadata:

@@ -80,6 +80,8 @@ class GroupSession:
         self._log.check_writable()
         self._listener = listener or ConsumerRebalanceListener()
         if self._member is None:
+            # What is to be read first is read now: once it is a member, it may be given partitions.
+            self._log.groups.offsets.of(self.group)
             self._member = Member(self._log, self.group, instance=self._instance, strategies=list(self._strategies))
             self._told_first = False
         try:

@@ -177,7 +177,11 @@ class Run:
                     producer.wait()
                 self._wait_until_consumed(log)
             finally:
-                for process in [*producers, *self.living.values()]:
+                for process in producers:
+                    process.kill()
+                    process.wait()
+                for number, process in self.living.items():
+                    self.killed[number] = time.monotonic()
                     process.kill()
                     process.wait()
                 for pid in [*self.left_behind, *(process.pid for process in self.living.values())]:

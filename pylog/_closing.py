@@ -2,7 +2,19 @@
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
+
+from ._errors import PylogError
+
+
+class Handle(Protocol):
+    """What a Log closes when it is closed, and gives up in a forked child."""
+
+    def close(self) -> None:
+        """As the user may do it himself, before."""
+
+    def mark_forked(self, error: type[PylogError]) -> None:
+        """In a forked child: every use raises `error`."""
 
 
 class Closing:

@@ -12,13 +12,13 @@ import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from . import _directory, _native
 from ._admin import Admin
 from ._async_wait import AsyncWait
 from ._background import Background
-from ._closing import Closing, collect
+from ._closing import Closing, Handle, collect
 from ._columns import Scan
 from ._config import (
     ConsumerConfig,
@@ -35,7 +35,6 @@ from ._errors import (
     ForkError,
     IllegalStateError,
     InvalidConfigurationError,
-    PylogError,
     StorageError,
     UnknownTopicOrPartitionError,
 )
@@ -58,11 +57,6 @@ if TYPE_CHECKING:
 NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 _open_logs: set[Log] = set()
-
-
-class _Handle(Protocol):
-    def close(self) -> None: ...
-    def mark_forked(self, error: type[PylogError]) -> None: ...
 
 
 def open(  # noqa: A001 - as sqlite3 and dbm call it
@@ -137,7 +131,7 @@ class Log(Closing):
         self._topic_defaults = dict(topic_defaults)
         self._lock = threading.Lock()  # of closing
         self._topics_lock = threading.Lock()  # of `topics`; nothing is waited for under it
-        self._handles: weakref.WeakSet[_Handle] = weakref.WeakSet()
+        self._handles: weakref.WeakSet[Handle] = weakref.WeakSet()
         self._failed: set[Producer] = set()  # kept, whoever drops them: what failed there is still to be raised
         self._state: type[IllegalStateError] | None = None
         self.flusher = Flusher(self.background, flush_ms, self.write_recovery_points)
@@ -265,8 +259,10 @@ class Log(Closing):
         shared = self.shared
         if shared is not None and self._state is None and shared.topics_generation() != self._topics_seen:
             with self._topics_lock:
-                self._topics_seen = shared.topics_generation()
-                self._read_topics()
+                seen = shared.topics_generation()
+                if seen != self._topics_seen:
+                    self._read_topics()
+                    self._topics_seen = seen  # not before: who finds it so does not wait for the lock
         return self._changes
 
     def topics_changed(self) -> None:
@@ -331,12 +327,12 @@ class Log(Closing):
 
         return KeyedWorkers(self, handler, *topics, group_id=group_id, **config)
 
-    def add_handle(self, handle: _Handle) -> None:
+    def add_handle(self, handle: Handle) -> None:
         """Close the handle when the log is closed."""
         self.check_open()
         self._handles.add(handle)
 
-    def remove_handle(self, handle: _Handle) -> None:
+    def remove_handle(self, handle: Handle) -> None:
         """The handle was closed."""
         self._handles.discard(handle)
 

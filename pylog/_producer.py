@@ -440,9 +440,9 @@ class Producer(Closing):
             if batch is not None:
                 self._append(lane, batch)
             batches, lane.unflushed = lane.unflushed, []
-            self._unflushed_lanes.pop(id(lane), None)
-        if not batches:
-            return
+            if not batches:
+                self._unflushed_lanes.pop(id(lane), None)
+                return
         begun = time.perf_counter()
         try:
             lane.partition.native.flush()
@@ -458,6 +458,9 @@ class Producer(Closing):
             lane.flush_seconds = time.perf_counter() - begun
             for one in batches:
                 one.finish()
+        with self._lock:  # only now: till then flush in another thread waits for its turn
+            if not lane.unflushed:
+                self._unflushed_lanes.pop(id(lane), None)
 
     def raise_unseen(self) -> None:
         """Raise the first failure that nobody has seen; the others are forgotten."""

@@ -36,7 +36,7 @@ RANGES_MAX = 16_384
 NUMBER = struct.Struct("<q")
 NOTE = struct.Struct("<qqI")
 BODY_HEADER = "pylog.body"
-BODY = struct.Struct("<qq")
+BODY = PAIR = struct.Struct("<qq")
 RANGE = np.dtype("<i8")
 SNAPSHOT_ENTRY = np.dtype(
     [("offset", "<i8"), ("due", "<i8"), ("note", "<i8"), ("body", "<i8"), ("count", "<u4"), ("", "<u4")]
@@ -70,6 +70,10 @@ class Journal:
         ranges[-1, 1], ranges[:-1, 1] = offsets[-1] + 1, offsets[breaks - 1] + 1
         for at in range(0, len(ranges), self._ranges_max):
             self.append(b"A" + ranges[at : at + self._ranges_max].tobytes())
+
+    def ack_one(self, offset: int) -> None:
+        """This one is settled."""
+        self.append(b"A" + PAIR.pack(offset, offset + 1))
 
     def nack(self, offset: int, due_ms: int, deliveries: int, reason: bytes) -> int:
         """It waits until then; where this stands."""

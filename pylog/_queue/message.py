@@ -54,7 +54,7 @@ class Message(Record):
         ClosedError after its queue was closed.
         """
         if self._queue is None or self._settled != "acked":
-            self._owner("ack").ack_many((self,))
+            self._owner("ack").ack(self)
 
     def nack(self, delay: float | None = None, reason: str = "") -> None:
         """Hand it out again, to anybody, in `delay` seconds (None: the queue's retry_delay).

@@ -73,7 +73,7 @@ class Queue(Closing):
         )
         self._raw = log.producer(acks=acks)  # of what is bytes already
         log.add_handle(self)
-        self._space.look_soon()
+        self._space.look_later()
 
     # -- putting
 
@@ -112,6 +112,8 @@ class Queue(Closing):
             seen = bell.read()  # before looking: what comes after it ends the sleep
             self._check_open()
             again = False
+            if n == 1 and (message := self._take_next()) is not None:
+                return [message]
             if self._state.is_promising():
                 messages, again = self._take(n)
                 if messages:
@@ -120,9 +122,13 @@ class Queue(Closing):
             if left <= 0:
                 raise queue.Empty
             if not again:
-                naps = left, nap_seconds, self._state.seconds_to_due()
-                in_flight = self._state.table.count() > 0
-                bell.wait(seen, min(*naps, DEATH_NAP_SECONDS) if in_flight else min(naps))
+                bell.wait(seen, min(left, nap_seconds, self.nap_seconds()))
+
+    def nap_seconds(self) -> float:
+        """How long who waits for the bell may sleep before he looks for messages without it."""
+        nap_seconds = min(SLEEP_SECONDS_MAX, self._state.seconds_to_due())
+        in_flight = self._state.table.count() > 0
+        return min(nap_seconds, DEATH_NAP_SECONDS) if in_flight else nap_seconds
 
     def __iter__(self) -> Iterator[Message]:
         """Message after message; waits for ever; ends when the queue is closed."""
@@ -133,19 +139,34 @@ class Queue(Closing):
                 return
             yield message
 
+    def _take_next(self) -> Message | None:
+        found = self._state.claim_next(Message, self._key, self._value)
+        if found is None:
+            return None
+        if isinstance(found, Claim):
+            return self._finish(found)[0]
+        slot, message = found
+        hand_out(message, self, slot, 1, None)
+        if self._options["auto_ack"]:
+            self.ack(message)
+        return message
+
     def _take(self, n: int) -> tuple[list[Message], bool]:
         claim, spent, again = self._state.claim(n)
+        return self._finish(claim, spent), again or len(spent.slots) > 0
+
+    def _finish(self, claim: Claim, spent: Claim | None = None) -> list[Message]:
+        """What was claimed, as messages; those that were delivered too often are buried first."""
         try:
-            if len(spent.slots):
+            if spent is not None and len(spent.slots):
                 self._bury_spent(spent)
-                again = True
             messages = self._messages(claim) if len(claim.slots) else []
             if messages and self._options["auto_ack"]:
                 self.ack_many(messages)
         except BaseException:
             self._state.give_back(claim)  # those that are still ours
             raise
-        return messages, again
+        return messages
 
     def _messages(self, claim: Claim) -> list[Message]:
         try:
@@ -209,6 +230,14 @@ class Queue(Closing):
         self._settled(frees=self._state.settings.order == "key")
         if not mine.all():
             raise self._expired([message for message in many if not message._settled])
+
+    def ack(self, message: Message) -> None:
+        """Message.ack."""
+        self._check_ours(message, "ack")
+        if not self._state.settle_one(message._slot, message.offset, message._count):
+            raise self._expired([message])
+        message._settled = "acked"
+        self._settled(frees=self._state.settings.order == "key")
 
     def nack(self, message: Message, delay: float | None = None, reason: str = "") -> None:
         """Message.nack."""
@@ -354,7 +383,7 @@ class Queue(Closing):
                     closing.close()
         finally:
             try:
-                self._space.look()
+                self._space.close()
             finally:
                 self._state.close()
                 self._log.remove_handle(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,27 +33,38 @@ class Space:
         self._state = state
         self._bytes_max = bytes_max  # of a segment
         self._lock = threading.Lock()
-        self._is_due = False
-        self._lag_max = 0  # messages that a segment holds
+        self._is_due = self._is_closed = False
+        self._lag_max = 0  # messages that a segment holds; 0: not known yet
 
     def look_soon(self) -> None:
         """Something was settled.  Where much was, since anybody has looked, it is waited for: space stays bounded."""
         words = self._state.table.words
         if words[FRONTIER] - words[LOOKED] > self._lag_max:
             self.look()
-        elif not self._is_due:
+        else:
+            self.look_later()
+
+    def look_later(self) -> None:
+        """Look in the background."""
+        if not self._is_due:
             self._is_due = True
             self._log.background.after(SECONDS, self.look)
 
     def look(self) -> None:
         """Delete what can be deleted now."""
         self._is_due = False
-        try:
-            with self._lock, self._state.table.making_space():
-                self._shorten_journal()
-                self._delete_settled()
-        except (ClosedError, ForkError, UnknownTopicOrPartitionError):
-            pass  # the queue was closed meanwhile, or its topic deleted
+        # Nothing is to be done where the queue was closed meanwhile, or its topic deleted.
+        with contextlib.suppress(ClosedError, ForkError, UnknownTopicOrPartitionError), self._lock:
+            if not self._is_closed:
+                with self._state.table.making_space():
+                    self._shorten_journal()
+                    self._delete_settled()
+
+    def close(self) -> None:
+        """Look once more, and not again."""
+        self.look()
+        with self._lock:
+            self._is_closed = True
 
     def _shorten_journal(self) -> None:
         """Once it has a second segment, say what still counts anew, and delete what was said before."""
@@ -60,7 +72,7 @@ class Space:
         bases = _bases(journal.partition)
         if len(bases) < 2 or journal.partition.native.state().log_bytes < 2 * int(table.words[SNAPSHOT]):
             return
-        with table.held():
+        with table.held:
             if _bases(journal.partition) != bases:
                 return  # another process was at it
             state = journal.partition.native.state()
@@ -98,7 +110,7 @@ class Space:
         if len(bases) < 2 or frontier < bases[1]:
             table.words[LOOKED] = frontier
             return
-        with table.held():
+        with table.held:
             frontier = int(table.words[FRONTIER])
             pinning = self._pinning()
             low = min(frontier, int(pinning.min()) if len(pinning) else frontier)

@@ -60,9 +60,10 @@ class State:
         self._looked_ns = 0  # for the dead
         try:
             with self.table.joining() as alone:
+                topic_id = topic.id or ""
                 self.settings = (
-                    rebuild(self.table, self.journal, self.messages, self.window, topic.id or "", wanted)
-                    if alone
+                    rebuild(self.table, self.journal, self.messages, self.window, topic_id, wanted)
+                    if alone or self.table.topic_id != topic_id
                     else Settings.from_json(self.table.settings)
                 )
         except BaseException:
@@ -76,11 +77,33 @@ class State:
         """Take at most `count` messages that are due; those delivered too often; whether to try again at once."""
         with self._claiming:
             self.window.cover(int(self.table.words[FRONTIER]))  # read before others are kept from the table
-            with self.table.held():
+            with self.table.held:
                 now = time.monotonic_ns()
                 self._release_dead(now)
                 slots, again = self._pick_by_key(count, now) if self._by_key else self._pick(count, now)
                 return *self._lease(slots, now), again
+
+    def claim_next(
+        self, kind: type[R], key: Deserializer | None, value: Deserializer | None
+    ) -> tuple[int, R] | Claim | None:
+        """The quick way to the message at the frontier, where nothing else is due; None: claim says what there is.
+
+        A claim is given where a deserializer has failed.
+        """
+        table, window = self.table, self.window
+        with self._claiming:
+            if self._by_key or window.next_plain(int(table.words[FRONTIER])) < 0:
+                return None
+            with table.held:
+                now, offset = time.monotonic_ns(), int(table.words[FRONTIER])
+                at = window.next_plain(offset)
+                if at < 0 or now >= table.words[NEXT_DUE] or now - self._looked_ns > DEATHS_LOOK_NS:
+                    return None
+                slot = table.enter_in_flight(offset, self._deadline(now))
+            try:
+                return slot, window.message_at(at, kind, key, value)
+            except Exception:
+                return Claim(*(np.array([column]) for column in (slot, offset, 1, -1, -1)))
 
     def is_promising(self) -> bool:
         """Whether a claim may find something; a glance, without keeping anybody from the table."""
@@ -199,7 +222,7 @@ class State:
         if where >= 0:
             with contextlib.suppress(OffsetOutOfRangeError):
                 return read(where)
-        with self.table.held():
+        with self.table.held:
             entry = self.table.entries[int(claim.slots[at])]
             return read(int(entry[name])) if entry["offset"] == claim.offsets[at] and entry[name] >= 0 else None
 
@@ -211,18 +234,27 @@ class State:
 
     def settle(self, slots: Array, offsets: Array, counts: Array) -> Array:
         """They are done with; which of them were still this handle's."""
-        with self.table.held():
+        with self.table.held:
             mine = self._are_mine(slots, offsets, counts)
             if mine.any():
                 self.journal.ack(np.sort(offsets[mine]))
                 self.table.remove(slots[mine])
         return mine
 
+    def settle_one(self, slot: int, offset: int, count: int) -> bool:
+        """The same for one; whether it was still this handle's."""
+        with self.table.held:
+            if not self.table.is_mine(slot, offset, count):
+                return False
+            self.journal.ack_one(offset)
+            self.table.remove_one(slot)
+        return True
+
     def nack(self, slot: int, offset: int, count: int, delay: float, reason: str) -> bool:
         """It waits for so many seconds; whether it was still this handle's."""
         one = np.array([slot])
-        with self.table.held():
-            if not self._are_mine(one, np.array([offset]), np.array([count])).all():
+        with self.table.held:
+            if not self.table.is_mine(slot, offset, count):
                 return False
             told = reason.encode(errors="replace")[: min(REASON_BYTES_MAX, self.journal.bytes_max // 4)]
             due_ms = -(-(time.time_ns() + int(delay * 1e9)) // 1_000_000) if delay else 0
@@ -233,28 +265,28 @@ class State:
 
     def extend(self, slot: int, offset: int, count: int) -> bool:
         """Its lease begins anew; whether it was still this handle's."""
-        with self.table.held():
-            if not self._are_mine(np.array([slot]), np.array([offset]), np.array([count])).all():
+        with self.table.held:
+            if not self.table.is_mine(slot, offset, count):
                 return False
             self.table.entries["due"][slot] = self._deadline(time.monotonic_ns())
         return True
 
     def held_by_me(self, slots: Array, offsets: Array, counts: Array) -> Claim:
         """What is known of those that are still this handle's."""
-        with self.table.held():
+        with self.table.held:
             mine = self._are_mine(slots, offsets, counts)
             notes, bodies = (self.table.entries[name][slots] for name in ("note", "body"))
         return Claim(slots, offsets, counts, notes, bodies).take(mine)
 
     def release(self, claim: Claim) -> None:
         """They were taken to be buried, and could not be: another time."""
-        with self.table.held():
+        with self.table.held:
             claim = claim.take(self._are_mine(claim.slots, claim.offsets, claim.counts))
             self.table.put_back(claim.slots, time.monotonic_ns() + BURIAL_DELAY_NS)
 
     def give_back(self, claim: Claim) -> None:
         """Nobody has got them: this was no delivery."""
-        with self.table.held():
+        with self.table.held:
             claim = claim.take(self._are_mine(claim.slots, claim.offsets, claim.counts))
             self.table.entries["count"][claim.slots] = claim.counts - 1
             self.table.put_back(claim.slots, 0)
@@ -270,7 +302,7 @@ class State:
 
     def size(self) -> int:
         """How many messages are not settled."""
-        with self.table.held():
+        with self.table.held:
             behind = self.messages.native.state().log_end_offset - int(self.table.words[FRONTIER])
             return self.table.count() + max(0, behind)
 

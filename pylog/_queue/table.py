@@ -20,8 +20,10 @@ the lock of its own byte as long as it lives.
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,11 +58,37 @@ ENTRY = np.dtype(
     ]
 )
 
+HEAD = struct.Struct("<qqq")
 MAGIC_WORD, LAYOUT_WORD, CAPACITY, FREE, FRONTIER, NEXT_DUE, CHANGING, CHANGES, OWNERS, SNAPSHOT, LOOKED = range(11)
 NEVER = 2**63 - 1
+ONE = struct.Struct("<qqqqQII")  # an entry, but for the list of free ones
+
+NUMBER = struct.Struct("<q")
 
 MUTEX, SPACE = 0, 1
 OWNERS_AT = 1 << 40
+
+
+class _Held:
+    """`with table.held`: nobody else changes it.  Raises ClosedError, ForkError, StorageError."""
+
+    __slots__ = ("_table",)
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def __enter__(self) -> None:
+        self._table._lock()
+        try:
+            self._table.begin()
+        except BaseException:
+            self._table._unlock()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:  # what an exception has left is repaired
+            self._table.words[CHANGING] = 0
+        self._table._unlock()
 
 
 class Table:
@@ -71,6 +99,7 @@ class Table:
         with storage_errors(path):
             self._locks = LockFile(path)
         self._alone = threading.Lock()  # the locks belong to the handle, not to a thread
+        self.held = _Held(self)
         self._gone: type[PylogError] | None = None
         self._guard: _native.Guard | None = None
         self.me = 0
@@ -80,38 +109,39 @@ class Table:
 
     # -- the lock
 
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the table: nobody else changes it.  Raises ClosedError, ForkError."""
-        with self._locked():
-            if len(self.entries) != self.words[CAPACITY]:
-                self._map()
-            if self._guard is not None and not self._guard.is_whole():
-                raise StorageError(5, "was cut from outside", str(self._path))
-            if self.words[CHANGING]:
-                self._repair()
-            self.words[CHANGING] = self.me
-            yield
-            self.words[CHANGING] = 0  # not after an exception: what it has left is repaired
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        _native.check_fork()
-        with self._alone:
-            if self._gone is not None:
-                raise self._gone(f"{self._path.name}: the queue is closed, or the parent process's")
+    def _lock(self) -> None:
+        self._check_open()
+        self._alone.acquire()
+        try:
+            self._check_open()
             self._locks.lock(MUTEX)
-            try:
-                yield
-            finally:
-                self._locks.unlock(MUTEX)
+        except BaseException:
+            self._unlock()  # a signal may have come when it was had already
+            raise
+
+    def _unlock(self) -> None:
+        self._locks.unlock(MUTEX)
+        self._alone.release()
+
+    def _check_open(self) -> None:
+        _native.check_fork()
+        if self._gone is not None:
+            raise self._gone(f"{self._path.name}: the queue is closed, or the parent process's")
+
+    def begin(self) -> None:
+        """Caller has the lock: see that the table is whole, and say that it is being changed."""
+        if len(self.entries) != self.words[CAPACITY]:
+            self._map()
+        if self._guard is not None and not self._guard.is_whole():
+            raise StorageError(errno.EIO, "was cut from outside", str(self._path))
+        if self.words[CHANGING]:
+            self._repair()
+        self.words[CHANGING] = self.me
 
     @contextlib.contextmanager
     def making_space(self) -> Iterator[None]:
         """Be the only one to give space back.  One thread of a handle at a time; never while holding the table."""
-        _native.check_fork()
-        if self._gone is not None:
-            raise self._gone(f"{self._path.name}: the queue is closed, or the parent process's")
+        self._check_open()
         self._locks.lock(SPACE)
         try:
             yield
@@ -121,27 +151,34 @@ class Table:
     @contextlib.contextmanager
     def joining(self) -> Iterator[bool]:
         """Hold the table, and be one of its owners from here on.  True: nobody else is; it is to be written anew."""
-        with self._locked(), storage_errors(self._path):
-            alone = holder(self._locks.fd, OWNERS_AT, OWNERS_MAX) is None
-            if self._is_table():
-                self._map()
-            elif not alone:
-                raise InvalidConfigurationError(f"{self._path.name}: not of this version of pylog, and in use")
-            else:
-                os.ftruncate(self._locks.fd, 0)
-                self._grow(CAPACITY_MIN)
-                self.words[[MAGIC_WORD, LAYOUT_WORD]] = MAGIC, LAYOUT
-            if not alone and self.words[CHANGING]:
-                self._repair()
-            self.words[CHANGING] = OWNERS_MAX
-            yield alone
-            self._become_owner()
-            self.words[CHANGING] = 0
+        self._lock()
+        try:
+            with storage_errors(self._path):
+                yield from self._join()
+        finally:
+            self._unlock()
+
+    def _join(self) -> Iterator[bool]:
+        alone = holder(self._locks.fd, OWNERS_AT, OWNERS_MAX) is None
+        if self._is_table():
+            self._map()
+        elif not alone:
+            raise InvalidConfigurationError(f"{self._path.name}: not of this version of pylog, and in use")
+        else:
+            os.ftruncate(self._locks.fd, 0)
+            self._grow(CAPACITY_MIN)
+            self.words[[MAGIC_WORD, LAYOUT_WORD]] = MAGIC, LAYOUT
+        if not alone and self.words[CHANGING]:
+            self._repair()
+        self.words[CHANGING] = OWNERS_MAX
+        yield alone
+        self._become_owner()
+        self.words[CHANGING] = 0
 
     def _is_table(self) -> bool:
-        head = np.frombuffer(os.pread(self._locks.fd, 24, 0).ljust(24, b"\0"), np.int64)
-        whole = head[CAPACITY] > 0 and os.fstat(self._locks.fd).st_size >= ENTRIES_AT + head[CAPACITY] * ENTRY.itemsize
-        return bool(head[MAGIC_WORD] == MAGIC and head[LAYOUT_WORD] == LAYOUT and whole)
+        magic, layout, capacity = HEAD.unpack(os.pread(self._locks.fd, HEAD.size, 0).ljust(HEAD.size, b"\0"))
+        size = os.fstat(self._locks.fd).st_size
+        return (magic, layout) == (MAGIC, LAYOUT) and 0 < capacity * ENTRY.itemsize <= size - ENTRIES_AT
 
     def _become_owner(self) -> None:
         for number in range(1, OWNERS_MAX):
@@ -161,7 +198,7 @@ class Table:
     def _map(self, capacity: int | None = None) -> None:
         self._unmap()
         if capacity is None:
-            capacity = int(np.frombuffer(os.pread(self._locks.fd, 24, 0), np.int64)[CAPACITY])
+            capacity = HEAD.unpack(os.pread(self._locks.fd, HEAD.size, 0))[CAPACITY]
         size = ENTRIES_AT + capacity * ENTRY.itemsize
         # Through a descriptor of its own: the mapping keeps one, in forked children too, and with it the locks.
         fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -173,6 +210,7 @@ class Table:
         self.words = np.frombuffer(memory, np.int64, 16)
         self.counters = np.frombuffer(memory, np.uint32, OWNERS_MAX, COUNTERS_AT)
         self.entries = np.frombuffer(memory, ENTRY, capacity, ENTRIES_AT)
+        self._memory: mmap.mmap | bytearray = memory
         self._header = np.frombuffer(memory, np.uint8, COUNTERS_AT)
 
     def _unmap(self) -> None:
@@ -180,7 +218,7 @@ class Table:
             self._guard.release()
             self._guard = None
         # The memory goes with the last array over it.
-        self.words, self.entries = np.zeros(16, np.int64), np.zeros(0, ENTRY)
+        self.words, self.entries, self._memory = np.zeros(16, np.int64), np.zeros(0, ENTRY), bytearray()
         self.counters, self._header = np.zeros(0, np.uint32), np.zeros(0, np.uint8)
 
     def _grow(self, capacity: int) -> None:
@@ -246,6 +284,36 @@ class Table:
         self.entries["offset"][slots] = offsets
         return slots
 
+    def enter_in_flight(self, offset: int, deadline: int) -> int:
+        """A new entry of mine, of the message at the frontier, delivered once; its number."""
+        words, me = self.words, self.me
+        free = int(words[FREE])
+        if not free:
+            self._grow(2 * len(self.entries))
+            words, free = self.words, int(self.words[FREE])
+        slot = int(self.entries["free"][free - 1])
+        words[FREE] = free - 1
+        self.counters[me] += 1
+        ONE.pack_into(self._memory, ENTRIES_AT + slot * ENTRY.itemsize, offset, deadline, -1, -1, 0, me, 1)
+        words[FRONTIER] = offset + 1
+        if deadline < words[NEXT_DUE]:
+            words[NEXT_DUE] = deadline
+        return slot
+
+    def is_mine(self, slot: int, offset: int, count: int) -> bool:
+        """Whether this delivery of a message is still mine."""
+        found = ONE.unpack_from(self._memory, ENTRIES_AT + slot * ENTRY.itemsize)
+        return (found[0], found[5], found[6]) == (offset, self.me, count)
+
+    def remove_one(self, slot: int) -> None:
+        """This one of my entries is settled."""
+        words, free = self.words, int(self.words[FREE])
+        NUMBER.pack_into(self._memory, ENTRIES_AT + slot * ENTRY.itemsize, -1)
+        self.counters[self.me] -= 1
+        self.entries["free"][free] = slot
+        words[FREE] = free + 1
+        words[CHANGES] += 1
+
     def remove(self, slots: Array) -> None:
         """These of my entries are settled."""
         self.entries["offset"][slots] = -1
@@ -306,7 +374,7 @@ class Table:
     def close(self) -> None:
         """Give up what is in flight, and be an owner no longer."""
         if self.me:
-            with contextlib.suppress(StorageError), self.held():
+            with contextlib.suppress(StorageError), self.held:
                 self.release(self.me)
         with self._alone:
             self._gone = ClosedError

@@ -47,6 +47,21 @@ class Window:
         self._columns = decoded
         return True
 
+    def next_plain(self, offset: int) -> int:
+        """Where in the chunk the message of that offset is; -1: not there, or there is more to know of it."""
+        columns = self._columns
+        if columns is None:
+            return -1
+        at = offset - int(columns.offset[0])
+        if not 0 <= at < len(columns.offset) or columns.offset[at] != offset:
+            return -1
+        return -1 if columns.data[columns.headers_at[at]] else at  # it has headers
+
+    def message_at(self, at: int, kind: type[R], key: Deserializer | None, value: Deserializer | None) -> R:
+        """The message there."""
+        assert self._columns is not None
+        return _records(self._partition, self._columns, slice(at, at + 1), kind, key, value)[0]
+
     def part(self, offset: int, count: int) -> Part:
         """At most so many messages from there on.  Caller has it covered."""
         assert self._columns is not None
@@ -67,7 +82,7 @@ class Window:
             wanted = wanted[: max(1, int(np.searchsorted(wanted, columns.offset[-1], "right")))]
             at = np.searchsorted(columns.offset, wanted)
             there = columns.offset[np.minimum(at, len(columns.offset) - 1)] == wanted
-            records = iter(_records(self._partition, columns, at[there], kind, key, value))
+            records = iter(_records(self._partition, columns, _picked(at[there]), kind, key, value))
             found += [next(records) if is_there else None for is_there in there.tolist()]
         return found
 
@@ -125,18 +140,19 @@ def wall_of(dues: Array) -> Array:
     return walls
 
 
+def _picked(at: Array) -> slice | Array:
+    """A slice where they follow each other: that is the quicker way."""
+    return slice(int(at[0]), int(at[-1]) + 1) if len(at) and at[-1] - at[0] + 1 == len(at) else at
+
+
 def _records(
     partition: Partition,
     columns: _native.DecodedRecords,
-    at: Array,
+    picked: slice | Array,
     kind: type[R],
     key: Deserializer | None,
     value: Deserializer | None,
 ) -> list[R]:
-    if not len(at):
-        return []
-    first, last = int(at[0]), int(at[-1])
-    picked: Any = slice(first, last + 1) if last - first + 1 == len(at) else at
     topic, number = partition.tp
     return _native.records(
         topic,

@@ -67,6 +67,8 @@ class KeyedWorkers(Closing):
         self._stop = Stop()
         self._thread: threading.Thread | None = None  # the reader's; it starts the others and waits for them
         self._workers: list[threading.Thread] = []
+        # Thread.join, interrupted by Ctrl-C, takes the thread for ended (Python 3.11): this says when it has.
+        self._ended = threading.Event()
         self._closed: type[PylogError] | None = None
         self._is_error_raised = False
         self._pool = self._make_pool(handler, decoder)
@@ -165,7 +167,7 @@ class KeyedWorkers(Closing):
             return
         self.stop()
         self._join(None)
-        if self._thread is None:
+        if not self._is_started():
             for queue in self._queues:
                 queue.close()
             self._end()
@@ -195,6 +197,7 @@ class KeyedWorkers(Closing):
                 self._stop_with(error)
         for thread in self._workers:
             thread.join()
+        self._ended.set()
 
     def _start_workers(self) -> None:
         """Not in the caller's thread, where Ctrl-C may leave some out: a lane without one would never be drained."""
@@ -234,13 +237,13 @@ class KeyedWorkers(Closing):
 
     def _join(self, timeout: float | None) -> None:
         self._check_not_forked()
-        thread = self._thread
-        if threading.current_thread() in (thread, *self._workers):
+        if threading.current_thread() in (self._thread, *self._workers):
             raise IllegalStateError("a handler cannot wait for its own workers; stop() asks them to end")
-        if thread is not None and thread.ident is not None:
-            thread.join(timeout)
-            if thread.is_alive():
-                raise KafkaTimeoutError(f"the workers of group {self._group} have not ended within {timeout} s")
+        if self._is_started() and not self._ended.wait(timeout):
+            raise KafkaTimeoutError(f"the workers of group {self._group} have not ended within {timeout} s")
+
+    def _is_started(self) -> bool:
+        return self._thread is not None and self._thread.ident is not None
 
     def _check_not_forked(self) -> None:
         _native.check_fork()

@@ -11,6 +11,7 @@ from ._admin import Admin
 from ._consumer import Consumer
 from ._log import Log, open  # noqa: A004 - as sqlite3 and dbm call it
 from ._producer import Producer
+from ._queue import Message, Queue
 from ._workers import KeyedWorkers, Lane
 
-__all__ = ["Admin", "Consumer", "KeyedWorkers", "Lane", "Log", "Producer", "open"]
+__all__ = ["Admin", "Consumer", "KeyedWorkers", "Lane", "Log", "Message", "Producer", "Queue", "open"]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable
-from typing import TypeVar
 
 from .._future import Batch, Future, ManyFuture
 from .._routing import Lane
+from .._types import RecordMetadata, TopicPartition
 from ._bridge import Threads
 
-F = TypeVar("F", bound=Future | ManyFuture)
 Waiters = list[asyncio.Future[None]]
 
 
@@ -25,21 +24,32 @@ class Acknowledgements:
         self._is_scheduled = False
         self._flushing: dict[Lane, asyncio.Future[None]] = {}
 
-    async def of(self, future: F) -> F:
-        """The same future, done: acknowledged or failed."""
-        if future.done():
-            if not isinstance(future, Future) or future.index == 0:
-                await asyncio.sleep(0)  # acks=0 waits for nothing, but other tasks' turn comes once a batch
-            return future
+    async def of(self, future: Future) -> RecordMetadata:
+        """What came of one record."""
+        batch = future.batch
+        if not batch.done:
+            try:
+                await self._waiter(batch)
+            except asyncio.CancelledError:
+                batch.seen = False  # if it fails, flush and close tell
+                raise
+        elif future.index == 0:
+            await asyncio.sleep(0)  # acks=0 waits for nothing, but other tasks' turn comes once a batch
+        return future.get()
+
+    async def of_many(self, future: ManyFuture) -> dict[TopicPartition, list[range]]:
+        """What came of many."""
         waiting = [(batch, self._waiter(batch)) for batch in future._batches() if not batch.done]
         try:
             for _, waiter in waiting:
                 await waiter
         except asyncio.CancelledError:
             for batch, _ in waiting:
-                batch.seen = False  # if it fails, flush and close tell
+                batch.seen = False
             raise
-        return future
+        if not waiting:
+            await asyncio.sleep(0)
+        return future.get()
 
     async def rest(self) -> None:
         """Wait until no thread is at it."""
@@ -52,7 +62,7 @@ class Acknowledgements:
         waiters = of_lane.get(batch)
         if waiters is None:
             waiters = of_lane[batch] = []
-            batch.seen = True
+            batch.seen = True  # who waits is told if it fails
             self._schedule(loop)
         waiter = loop.create_future()
         waiters.append(waiter)
@@ -96,7 +106,8 @@ def _settling(batches: list[Batch]) -> Callable[[], None]:
 
 
 def _release(waiting: dict[Batch, Waiters], error: BaseException | None) -> None:
-    for waiters in waiting.values():
+    for batch, waiters in waiting.items():
+        batch.seen = False  # until one of them has looked: they may all be cancelled yet
         for waiter in waiters:
             if waiter.done():  # cancelled
                 continue

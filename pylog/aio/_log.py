@@ -10,7 +10,7 @@ from os import PathLike
 from typing import Any, Self, Unpack
 
 from .. import _log
-from .._config import ConsumerConfig, ProducerConfig, TopicConfig, WorkersConfig
+from .._config import ConsumerConfig, ProducerConfig, QueueConfig, TopicConfig, WorkersConfig
 from .._errors import ClosedError
 from .._reading import resolve_spans
 from .._types import De, Isolation, Record, Start
@@ -18,6 +18,7 @@ from ._admin import Admin
 from ._bridge import Handle, Threads, in_thread, plain
 from ._consumer import Consumer
 from ._producer import Producer
+from ._queue import Queue
 from ._workers import Handler, KeyedWorkers
 
 # Other tasks have their turn after so many records.
@@ -100,6 +101,10 @@ class Log(Handle[_log.Log]):
     def consumer(self, *topics: str, **config: Unpack[ConsumerConfig]) -> Consumer:
         """A consumer of all partitions of `topics`, or of none until assign or subscribe is called."""
         return Consumer(self, *topics, **config)
+
+    def queue(self, name: str, **config: Unpack[QueueConfig]) -> Queue:
+        """The queue of that name, made if it is not there; see QueueConfig."""
+        return Queue(self, name, **config)
 
     def workers(
         self, handler: Handler | None, *topics: str, group_id: str, **config: Unpack[WorkersConfig]

@@ -48,8 +48,7 @@ class Producer(Handle[_producer.Producer]):
         """
         if topic not in self._log.topics:
             await self._make(topic)
-        future = self._sync.send(topic, value, key, headers, partition, timestamp_ms)
-        return (await self._acknowledgements.of(future)).get()
+        return await self._acknowledgements.of(self._sync.send(topic, value, key, headers, partition, timestamp_ms))
 
     async def send_many(
         self,
@@ -70,7 +69,7 @@ class Producer(Handle[_producer.Producer]):
         future = self._sync.send_many(
             topic, values, keys, partition=partition, timestamps_ms=timestamps_ms, headers=headers
         )
-        return (await self._acknowledgements.of(future)).get()
+        return await self._acknowledgements.of_many(future)
 
     async def send_columns(
         self,
@@ -85,7 +84,7 @@ class Producer(Handle[_producer.Producer]):
         if topic not in self._log.topics:
             await self._make(topic)
         future = self._sync.send_columns(topic, values, keys, timestamps_ms=timestamps_ms, partition=partition)
-        return (await self._acknowledgements.of(future)).get()
+        return await self._acknowledgements.of_many(future)
 
     partitions_for = in_thread(_producer.Producer.partitions_for)
     flush = in_thread(_producer.Producer.flush)

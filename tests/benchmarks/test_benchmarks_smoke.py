@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks import bench_engine, bench_sharing, harness
+from benchmarks import bench_aio, bench_engine, bench_queue, bench_sharing, harness
 from benchmarks.harness import Bar, Comparison, Contender, Figures, Outcome, Workload
 from benchmarks.peers import Peer
 from benchmarks.pylog_peer import Pylog, PylogLz4
@@ -22,6 +23,8 @@ ROUNDS = 2
 
 STORES: list[type[Peer]] = [*bench_engine.peer_classes(), Pylog, PylogLz4]
 COMPARISONS = bench_engine.comparisons(with_pylog=True) + bench_sharing.comparisons(big_log_bytes=3_000_000)
+COMPARISONS += [replace(one, key=f"aio-{one.key}") for one in bench_aio.comparisons()]
+COMPARISONS += [replace(one, key=f"queue-{one.key}") for one in bench_queue.comparisons()]
 
 
 @pytest.mark.parametrize("produce", ["produce_one_by_one", "produce_batches"])

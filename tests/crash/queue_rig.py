@@ -208,7 +208,7 @@ class Run:
                 next_kill += options.kill_every
             if now >= next_sample:
                 left = self.sample(log)
-                next_sample = now + SAMPLE_SECONDS
+                next_sample = time.monotonic() + SAMPLE_SECONDS
             elif self.put < options.messages and left < options.ahead:
                 count = min(5000, options.messages - self.put)
                 self.produce(log, count)

@@ -18,7 +18,7 @@ def run_rig(*options: str) -> subprocess.CompletedProcess[str]:
     [
         ("--messages", "60000", "--kill-every", "0"),
         ("--messages", "150000", "--kill-every", "0.5"),
-        ("--messages", "30000", "--kill-every", "1", "--kill-all"),
+        ("--messages", "50000", "--kill-every", "2", "--kill-all", "--batch", "20"),
         ("--messages", "20000", "--kill-every", "1", "--order", "key", "--batch", "20"),
         ("--messages", "10000", "--kill-every", "0.7", "--acks", "all", "--batch", "5"),
     ],

@@ -31,6 +31,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -115,15 +116,15 @@ def start(place: Path, number: int, options: argparse.Namespace) -> subprocess.P
     return process
 
 
-def fill(log: pylog.Log, options: argparse.Namespace) -> None:
-    """The records: keys at random."""
-    chance = random.Random(options.seed)
-    log.admin.create_topic(TOPIC, partitions=options.partitions)
+def fill(log: pylog.Log, options: argparse.Namespace, share: int) -> None:
+    """One share of the records, of random keys."""
+    chance = random.Random(options.seed + share)
+    bounds = [part * options.records // (options.kills + 1) for part in (share, share + 1)]
     with log.producer() as producer:
-        for first in range(0, options.records, 100_000):
-            count = min(100_000, options.records - first)
-            keys = [b"key %d" % chance.randrange(options.keys) for _ in range(count)]
-            producer.send_many(TOPIC, [b"%d" % number for number in range(first, first + count)], keys).get()
+        for first in range(bounds[0], bounds[1], 100_000):
+            numbers = range(first, min(first + 100_000, bounds[1]))
+            keys = [b"key %d" % chance.randrange(options.keys) for _ in numbers]
+            producer.send_many(TOPIC, [b"%d" % number for number in numbers], keys).get()
 
 
 def commits(log: pylog.Log, options: argparse.Namespace) -> dict[int, OffsetAndMetadata]:
@@ -151,37 +152,49 @@ class Finished:
         return offset < self._watermark or offset in self._above
 
 
+def told_count(place: Path) -> int:
+    """How many attempts were told."""
+    told = place / "told"
+    return told.stat().st_size // TOLD.size if told.exists() else 0
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for it."""
+    deadline = time.monotonic() + END_SECONDS_MAX
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not finished in {END_SECONDS_MAX} s")
+        time.sleep(0.01)
+
+
 def run(place: Path, options: argparse.Namespace) -> list[str]:
     """Fill, handle, kill; then look.  What was wrong."""
     chance = random.Random(options.seed)
+    known: dict[int, dict[int, Finished]] = {}  # process -> what was finished before it began
     with pylog.open(place / "data", segment_bytes=16 << 20) as log:
-        fill(log, options)
-        ends = {number: part.native.state().log_end_offset for number, part in enumerate(log.topic(TOPIC).partitions)}
+        log.admin.create_topic(TOPIC, partitions=options.partitions)
+        fill(log, options, 0)
         members = [start(place, number, options) for number in range(options.members)]
         numbers = list(range(options.members))
-        known: dict[int, dict[int, Finished]] = {}  # process -> what was finished before it began
-        deadline = time.monotonic() + END_SECONDS_MAX
-        kills_at = [(kill + 1) * options.records // (options.kills + 1) for kill in range(options.kills)]
-        alone = options.members == 1
-        while {number: at.offset for number, at in commits(log, options).items()} != ends:
-            if time.monotonic() > deadline:
-                return [f"not finished in {END_SECONDS_MAX} s: {commits(log, options)} of {ends}"]
-            told_size = (place / "told").stat().st_size // TOLD.size if (place / "told").exists() else 0
-            if kills_at and told_size >= kills_at[0]:
-                kills_at.pop(0)
-                victim = chance.randrange(options.members)
-                members[victim].send_signal(signal.SIGKILL)
-                members[victim].wait()
-                numbers[victim] = max(numbers) + 1
-                if alone:
-                    known[numbers[victim]] = {at: Finished(found) for at, found in commits(log, options).items()}
-                members[victim] = start(place, numbers[victim], options)
-            time.sleep(0.02)
+        for kill in range(options.kills):
+            half_way = (2 * kill + 1) * options.records // (2 * options.kills + 2)
+            until(lambda: told_count(place) >= half_way)  # noqa: B023 - it is called now
+            fill(log, options, kill + 1)
+            victim = chance.randrange(options.members)
+            members[victim].send_signal(signal.SIGKILL)
+            members[victim].wait()
+            numbers[victim] = max(numbers) + 1
+            if options.members == 1:
+                known[numbers[victim]] = {at: Finished(found) for at, found in commits(log, options).items()}
+            members[victim] = start(place, numbers[victim], options)
+        parts = log.topic(TOPIC).partitions
+        ends = {number: part.native.state().log_end_offset for number, part in enumerate(parts)}
+        until(lambda: {number: at.offset for number, at in commits(log, options).items()} == ends)
         for member in members:
             member.communicate(timeout=60)
             if member.returncode:
                 return [f"a process ended with {member.returncode}"]
-        killed = set(range(max(numbers) + 1)).difference(numbers)
+    killed = set(range(max(numbers) + 1)).difference(numbers)
     with pylog.open(place / "data", read_only=True) as log:
         return judge(log, place, options, ends, known, killed)
 

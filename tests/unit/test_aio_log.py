@@ -3,6 +3,8 @@
 import asyncio
 import functools
 import inspect
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import Any
 import pytest
 
 import pylog
+import pylog._queue
+import pylog._workers
 from pylog import TopicPartition, aio
 
 from .aio_support import run
@@ -45,6 +49,10 @@ INSIDE = {
     pylog.Producer: {"check_not_forked", "mark_forked", "push", "push_all", "raise_unseen"},
     pylog.Consumer: {"hold", "mark_forked", "positions"},
     pylog.Admin: {"finish_interrupted"},
+    pylog._queue.Queue: {"ack", "extend", "mark_forked", "nack", "nap_seconds", "reject"},
+    pylog._queue.Message: set(),
+    pylog._workers.KeyedWorkers: {"mark_forked", "runs_handlers"},
+    pylog._workers.Lane: set(),
 }
 
 
@@ -53,7 +61,7 @@ def test_every_name_of_the_plain_class_is_there_with_a_docstring(plain: type) ->
     twin = getattr(aio, plain.__name__)
     assert public(plain) - INSIDE[plain] - public(twin) == set()
     for name in public(twin):
-        assert inspect.getdoc(getattr(twin, name)), name
+        assert inspect.getdoc(getattr(twin, name)) or not callable(getattr(twin, name)), name
 
 
 def test_what_may_wait_is_a_coroutine_and_what_does_not_is_none() -> None:
@@ -62,9 +70,19 @@ def test_what_may_wait_is_a_coroutine_and_what_does_not_is_none() -> None:
         aio.Producer: {"send", "send_many", "send_columns", "flush", "close", "partitions_for"},
         aio.Consumer: {"poll", "poll_columns", "commit", "committed", "close", "unsubscribe", "offsets_for_times"},
         aio.Admin: public(aio.Admin),
+        aio.Queue: {"put", "put_many", "get", "get_many", "ack_many", "redrive", "qsize", "close", "in_thread"},
+        aio.Message: {"ack", "nack", "reject", "extend"},
+        aio.KeyedWorkers: {"start", "run", "join", "close"},
+        aio.Lane: {"get", "failed"},
     }
     for owner, names in waiting.items():
         assert {name for name in public(owner) if inspect.iscoroutinefunction(getattr(owner, name))} == names
+
+
+def test_a_users_program_runs(tmp_path: Path) -> None:
+    program = Path(__file__).resolve().parents[1] / "typing" / "aio_program.py"
+    ran = subprocess.run([sys.executable, str(program), str(tmp_path)], cwd=tmp_path, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (0, "done\n"), ran.stderr
 
 
 # -- opening

@@ -38,6 +38,7 @@ class Disk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.flushes = 0
+        self.threads: set[threading.Thread] = set()
         self.begun = threading.Semaphore(0)
         self.gate = threading.Event()
         self.gate.set()
@@ -45,6 +46,7 @@ class Disk:
 
         def counted(native: _native.NativeLog) -> None:
             self.flushes += 1
+            self.threads.add(threading.current_thread())
             self.begun.release()
             self.gate.wait(20)
             flush(native)
@@ -91,6 +93,7 @@ def test_acks_0_waits_for_nothing_and_lets_other_tasks_run(tmp_path: Path) -> No
                     turns += 1
                     await asyncio.sleep(0)
 
+            await log.admin.create_topic("orders")
             counting = asyncio.create_task(count())
             for number in range(1000):
                 assert (await producer.send("orders", b"%d" % number)).offset == -1
@@ -144,7 +147,7 @@ def test_sends_that_are_awaited_together_share_one_batch_and_one_flush(
 
 def test_what_is_sent_while_the_disk_is_waited_for_shares_the_next_flush(disk: Disk, tmp_path: Path) -> None:
     async def main() -> None:
-        async with aio.open(tmp_path, flush_ms=None) as log, log.producer(acks="all") as producer:
+        async with aio.open(tmp_path, flush_ms=None) as log, log.producer(acks="all", linger_ms=60_000) as producer:
             await log.admin.create_topic("orders")
             disk.gate.clear()
             first = asyncio.create_task(producer.send("orders", b"first"))
@@ -164,7 +167,7 @@ def test_what_is_sent_while_the_disk_is_waited_for_shares_the_next_flush(disk: D
 
 def test_tasks_that_send_again_and_again_share_every_flush(disk: Disk, tmp_path: Path) -> None:
     async def main() -> None:
-        async with aio.open(tmp_path, flush_ms=None) as log, log.producer(acks="all") as producer:
+        async with aio.open(tmp_path, flush_ms=None) as log, log.producer(acks="all", linger_ms=60_000) as producer:
             await log.admin.create_topic("orders")
 
             async def send(name: int) -> None:
@@ -245,40 +248,73 @@ def test_a_wrong_argument_is_named_where_the_send_is_awaited(tmp_path: Path) -> 
 
 
 @pytest.fixture
-def failing(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+def failing(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> Disk:
+    """The disk, but it fails once it is let go on."""
+    flush = _native.NativeLog.flush
+
     def fail(native: _native.NativeLog) -> None:
+        flush(native)
         raise pylog.StorageError(5, "Input/output error", "orders-0")
 
     monkeypatch.setattr(_native.NativeLog, "flush", fail)
+    return disk
 
 
-@pytest.mark.usefixtures("failing")
-def test_a_failure_is_told_to_each_who_awaits_it_and_not_again(tmp_path: Path) -> None:
+def test_a_failure_is_told_to_each_who_awaits_it_and_not_by_flush(failing: Disk, tmp_path: Path) -> None:
     async def main() -> None:
         async with aio.open(tmp_path, flush_ms=None) as log:
-            producer = log.producer(acks="all")
-            told = await asyncio.gather(*(producer.send("orders", b"x") for _ in range(3)), return_exceptions=True)
+            await log.admin.create_topic("orders")
+            producer = log.producer(acks="all", linger_ms=60_000)
+            failing.gate.clear()
+            sends = [asyncio.create_task(producer.send("orders", b"x")) for _ in range(3)]
+            await failing.wait_until_begun()
+            failing.gate.set()
+            producer._sync.flush()  # the loop cannot tell them before
+            told = await asyncio.gather(*sends, return_exceptions=True)
             assert [type(one) for one in told] == [pylog.StorageError] * 3
             await producer.flush()
 
     run(main())
 
 
-@pytest.mark.usefixtures("failing")
-@pytest.mark.parametrize("call", ["flush", "close"])
-def test_the_failure_of_a_send_that_was_cancelled_is_told_by_flush_and_close(call: str, tmp_path: Path) -> None:
+def test_the_failure_of_a_send_that_was_cancelled_is_told_by_flush(failing: Disk, tmp_path: Path) -> None:
     async def main() -> None:
         async with aio.open(tmp_path, flush_ms=None) as log:
             await log.admin.create_topic("orders")
             producer = log.producer(acks="all", linger_ms=60_000)
+            failing.gate.clear()
             sending = asyncio.create_task(producer.send("orders", b"x"))
+            await failing.wait_until_begun()
+            sending.cancel()
+            await asyncio.wait([sending])
+            failing.gate.set()
+            with pytest.raises(pylog.StorageError, match="Input/output"):
+                producer._sync.flush()  # as above
+            sending = asyncio.create_task(producer.send_many("orders", [b"y"]))
             await asyncio.sleep(0)
             sending.cancel()
             await asyncio.wait([sending])
             with pytest.raises(pylog.StorageError, match="Input/output"):
-                await getattr(producer, call)()
+                await producer.close()
 
     run(main())
+
+
+def test_the_loop_never_waits_for_the_disk(disk: Disk, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with aio.open(tmp_path, flush_ms=None) as log:
+            await log.admin.create_topic("orders", 2)
+            async with log.producer(acks="all", batch_size=500) as producer:
+                for _ in range(5):
+                    await asyncio.gather(*(producer.send("orders", bytes(100)) for _ in range(100)))
+                await producer.send_many("orders", [bytes(100)] * 100)
+                await producer.flush()
+                producer._sync.send("orders", b"x")
+            await log.flush()
+
+    run(main())
+    assert disk.flushes > 0
+    assert threading.main_thread() not in disk.threads
 
 
 def test_cancelling_one_send_cancels_no_other(disk: Disk, tmp_path: Path) -> None:

@@ -264,7 +264,9 @@ def test_partitions_are_described_piece_by_piece(admin: KafkaAdminClient) -> Non
 
 
 def test_offsets_are_found_by_spec_and_by_time(admin: KafkaAdminClient, directory: str) -> None:
-    send(directory, "orders", 1000, 3000, 2000)
+    admin.create_topics({"orders": {"configs": {"segment.bytes": "100"}}})
+    for timestamp in (1000, 3000, 2000):  # a batch and a segment each
+        send(directory, "orders", timestamp)
 
     def at(spec: int, **options: Any) -> OffsetAndTimestamp:
         return admin.list_partition_offsets({ORDERS: spec}, **options)[ORDERS]

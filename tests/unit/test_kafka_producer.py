@@ -85,6 +85,14 @@ def test_servers_are_refused_where_a_directory_is_to_be_named(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_directory_may_be_named_like_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "localhost").mkdir()
+    with KafkaAdminClient() as admin:
+        admin.create_topics(["orders"])
+    assert (tmp_path / "localhost" / "orders-0").is_dir()
+
+
 def test_a_forked_child_opens_the_directory_for_itself(directory: str, in_child: Callable[..., Any]) -> None:
     with KafkaProducer(bootstrap_servers=directory) as producer:
         producer.send("orders", b"parent").get()

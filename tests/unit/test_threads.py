@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import pylog
-from pylog import TopicPartition
+from pylog import TopicPartition, _native
 
 THREADS = 8
 
@@ -196,3 +196,29 @@ def test_threads_that_do_not_come_back_are_waited_for_once(log: pylog.Log) -> No
     lane.company = 2
     producer.send("orders", b"0 1", partition=0).get()
     assert lane.company == 1
+
+
+@pytest.mark.parametrize("call", ["flush", "close"])
+def test_flush_and_close_wait_for_what_another_thread_is_flushing(
+    call: str, log: pylog.Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, gate = threading.Event(), threading.Event()
+    flush = _native.NativeLog.flush
+
+    def slow(native: _native.NativeLog) -> None:
+        begun.set()
+        gate.wait(20)
+        flush(native)
+
+    log.admin.create_topic("orders")
+    monkeypatch.setattr(_native.NativeLog, "flush", slow)
+    producer = log.producer(acks="all", linger_ms=60_000)
+    future = producer.send("orders", b"x")
+    getting = threading.Thread(target=future.get)
+    getting.start()
+    assert begun.wait(20)
+    threading.Timer(0.1, gate.set).start()
+    getattr(producer, call)()
+    assert gate.is_set()
+    assert future.done()
+    getting.join()

@@ -187,22 +187,29 @@ class KeyedWorkers(Handle[_workers.KeyedWorkers]):
         return self._end.result()
 
     async def _work(self, handler: Handler, lane: Lane) -> None:
-        async for record in lane:
-            try:
-                handled: Any = handler(record)
-                if inspect.isawaitable(handled):
-                    await handled
-            except asyncio.CancelledError as error:
-                if not _is_cancelled():
-                    await lane.failed(record, PylogError("the handler was cancelled"))
-                    continue
-                self.stop(drain=False)  # the event loop ends: others are to handle what is left
-                await lane.failed(record, error)
-                raise
-            except BaseException as error:
-                await lane.failed(record, error)
-            else:
-                lane.done(record)
+        try:
+            async for record in lane:
+                await _handle(handler, record, lane)
+        except asyncio.CancelledError:
+            self.stop(drain=False)  # the event loop ends: nobody would take what waits in the lane
+            raise
+
+
+async def _handle(handler: Handler, record: Record, lane: Lane) -> None:
+    try:
+        handled: Any = handler(record)
+        if inspect.isawaitable(handled):
+            await handled
+    except asyncio.CancelledError as error:
+        if not _is_cancelled():
+            await lane.failed(record, PylogError("the handler was cancelled"))
+            return
+        await lane.failed(record, error)  # others are to handle it
+        raise
+    except BaseException as error:
+        await lane.failed(record, error)
+    else:
+        lane.done(record)
 
 
 def _is_cancelled() -> bool:

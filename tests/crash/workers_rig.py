@@ -41,7 +41,8 @@ from pylog._workers import reader, tracker
 from pylog._workers.finished import decode_finished
 
 TOPIC, GROUP = "work", "crew"
-TOLD = struct.Struct("<IHQB")  # process, partition, offset, what
+# Process, partition, offset, what; of 16 bytes, for a kill may cut a write where a page ends.
+TOLD = struct.Struct("<IHQBx")
 DONE, FAILED = 0, 1
 RETRIES = 3
 POISONED_OF = 20_000  # one record of so many always fails

@@ -220,22 +220,24 @@ def test_closing_the_log_drains_the_workers_while_their_handles_work(tmp_path: P
     run(main())
 
 
-def test_an_event_loop_that_ends_leaves_nothing_running(tmp_path: Path, run_script: Callable[..., Any]) -> None:
-    ended = run_script("""
+@pytest.mark.parametrize("last", ["await asyncio.sleep(1000)", "raise ValueError"], ids=["in hand", "held back"])
+def test_an_event_loop_that_ends_leaves_nothing_running(last: str, run_script: Callable[..., Any]) -> None:
+    ended = run_script(f"""
         import asyncio
         from pylog import aio
 
         async def main():
             log = await aio.open("data")
-            await log.producer().send("orders", b"x")
+            await log.producer().send_many("orders", [b"x"] * 3, keys=[b"k"] * 3)
 
             async def handle(record):
                 begun.set()
-                await asyncio.sleep(1000)
+                {last}
 
             begun = asyncio.Event()
-            await log.workers(handle, "orders", group_id="crew").start()
+            await log.workers(handle, "orders", group_id="crew", retry_delay=1000).start()
             await begun.wait()
+            await asyncio.sleep(0.05)
 
         asyncio.run(main())
     """)

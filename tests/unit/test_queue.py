@@ -71,7 +71,7 @@ def test_every_batch_size_gets_every_message(log: pylog.Log, n: int) -> None:
 
 def test_a_users_header_of_the_queues_own_name_is_kept(log: pylog.Log) -> None:
     queue = log.queue("jobs")
-    headers = [("pylog.queue", b'{"due":99999999999999}'), ("pylog.queue", b"x")]
+    headers = [("pylog.queue", b"x"), ("pylog.queue", b'{"due":99999999999999}')]
     queue.put(b"1", headers=headers).get()
     queue.put(b"2", headers=headers, delay=0.001).get()
     first, second = queue.get(SOON), queue.get(SOON)

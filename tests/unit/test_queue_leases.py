@@ -79,6 +79,17 @@ def test_a_dead_processes_messages_come_again_at_once(
     assert time.monotonic() - begun < 5
 
 
+def test_who_takes_the_number_of_a_dead_handle_does_not_take_its_messages(
+    log: pylog.Log, run: Callable[[str], subprocess.Popen[str]]
+) -> None:
+    queue = log.queue("jobs")
+    put(queue, b"1")
+    kill(run("queue.get()"))
+    heir = log.queue("jobs")
+    assert taken(queue, 1) == [(b"1", 2)]
+    heir.close()
+
+
 def test_a_sleeping_child_of_the_dead_keeps_nothing(
     log: pylog.Log, run: Callable[[str], subprocess.Popen[str]]
 ) -> None:
@@ -130,6 +141,17 @@ def test_an_overdue_message_goes_to_another_and_the_late_one_is_told(log: pylog.
     with pytest.raises(pylog.LeaseExpiredError):
         late.ack()
     assert (quick.qsize(), quick.dead_letters.qsize()) == (0, 0)
+
+
+def test_an_earlier_delivery_to_the_same_consumer_is_late_too(log: pylog.Log) -> None:
+    queue = log.queue("jobs", lock_ms=100)
+    put(queue, b"1")
+    late, again = queue.get(), queue.get(SOON)
+    for settle in (late.ack, lambda: queue.ack_many([late])):
+        with pytest.raises(pylog.LeaseExpiredError):
+            settle()
+    assert queue.qsize() == 1
+    again.ack()
 
 
 def test_ack_many_acks_the_others_of_one_that_is_late(log: pylog.Log) -> None:
@@ -252,8 +274,14 @@ def test_a_table_that_grows_in_one_handle_is_seen_by_others(log: pylog.Log) -> N
     many: list[pylog.Message] = []
     while len(many) < 2997:
         many += other.get_many(3000, SOON)
-    one.ack_many(first)
-    other.ack_many(many)
+    for message in many[-500:]:
+        message.nack(0)
+    again: list[pylog.Message] = []
+    while len(again) < 500:
+        again += one.get_many(500, SOON)
+    assert {message.offset for message in again} == {message.offset for message in many[-500:]}
+    one.ack_many(first + again)
+    other.ack_many(many[:-500])
     assert (one.qsize(), other.qsize()) == (0, 0)
     assert one._state.table.words[FRONTIER] == 3000
 

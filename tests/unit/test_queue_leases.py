@@ -175,12 +175,12 @@ def test_an_overdue_message_that_nobody_has_taken_is_acked(log: pylog.Log) -> No
 
 
 def test_extend_begins_the_lease_anew(log: pylog.Log) -> None:
-    queue = log.queue("jobs", lock_ms=600)
+    queue = log.queue("jobs", lock_ms=2000)
     put(queue, b"1")
     message = queue.get()
-    for _ in range(5):
+    for _ in range(4):
         with pytest.raises(standard.Empty):
-            queue.get(0.2)
+            queue.get(0.7)
         message.extend()
     message.ack()
     assert queue.qsize() == 0

@@ -188,7 +188,7 @@ class Consumer(Closing):
         current = self._current
         if current is not None:
             at = current.at
-            if at < self._until:
+            if at < self._until and at < len(current.buffered):  # poll may have put another buffer there
                 current.at = at + 1
                 return current.buffered[at]
             self._current = None

@@ -10,10 +10,12 @@ it by an empty one of ours behind it.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from .._types import Headers
+from .settings import checked_delay
 
 NAME = "pylog.queue"
 
@@ -35,3 +37,8 @@ def unseal(headers: Headers) -> tuple[Headers, dict[str, Any]]:
         if isinstance(notes, dict):
             return headers[:-1], notes
     return headers, {}
+
+
+def due_note(delay: float) -> dict[str, int] | None:
+    """What to note of a message that is to wait for so many seconds."""
+    return {"due": -(-(time.time_ns() + int(delay * 1e9)) // 1_000_000)} if checked_delay(delay) else None

@@ -6,8 +6,10 @@ import traceback
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
 from .._errors import IllegalStateError
-from .._types import Headers, Record
+from .._types import Array, Headers, Record
 
 if TYPE_CHECKING:
     from .queue import Queue
@@ -104,4 +106,13 @@ def copy_with(record: Record, headers: Headers, key: Any, value: Any) -> Message
         record.offset,
         record.timestamp,
         record.timestamp_type,
+    )
+
+
+def columns(messages: list[Message]) -> tuple[Array, Array, Array]:
+    """Their entries, offsets and deliveries."""
+    return (
+        np.array([message._slot for message in messages], np.intp),
+        np.array([message.offset for message in messages], np.int64),
+        np.array([message._count for message in messages], np.uint32),
     )

@@ -17,10 +17,10 @@ from .._consumer import MAIN_SLEEP_SECONDS_MAX, SLEEP_SECONDS_MAX
 from .._errors import ClosedError, InvalidConfigurationError, LeaseExpiredError, PylogError
 from .._future import Future, ManyFuture
 from .._serializers import resolve_deserializer
-from .._types import Array, Headers, Record
-from .headers import seal, unseal
-from .message import Message, copy_with, hand_out
-from .settings import DELAY_SECONDS_MAX, Settings
+from .._types import Headers, Record
+from .headers import due_note, seal, unseal
+from .message import Message, columns, copy_with, hand_out
+from .settings import Settings, checked_delay, topic_config
 from .space import Space
 from .state import Claim, State
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from .._log import Log
 
 PREFIX, DEAD_PREFIX = "queue.", "dlq."
-# Segments go back to the disk whole: small ones soon.
-SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX = 64 << 10, 16 << 20
 # Nobody rings when a process has died: as long as messages are in flight, who waits looks this often.
 DEATH_NAP_SECONDS = 0.05
 REDRIVE_BATCH = 500
@@ -61,7 +59,7 @@ class Queue(Closing):
         self._lock = threading.Lock()  # of what is made when it is first needed
         self._dead: Queue | None = None
         if topic not in log.admin.list_topics():
-            log.admin.create_topic(topic, 2, exist_ok=True, **_topic_config(log.topic_defaults))
+            log.admin.create_topic(topic, 2, exist_ok=True, **topic_config(log.topic_defaults))
         found = log.topic(topic)
         if len(found.partitions) != 2:
             raise InvalidConfigurationError(f"topic {topic} has {len(found.partitions)} partitions: it is no queue's")
@@ -83,12 +81,12 @@ class Queue(Closing):
         delay: seconds before which nobody gets it, also after a crash.  Raises what Producer.send raises.
         """
         self._check_open()
-        return self._producer.send(self.topic, value, key, seal(headers, _due(delay)), partition=0)
+        return self._producer.send(self.topic, value, key, seal(headers, due_note(delay)), partition=0)
 
     def put_many(self, values: Iterable[Any], keys: Iterable[Any] | None = None, *, delay: float = 0) -> ManyFuture:
         """Put many messages in: the same as put for each, several times as fast."""
         self._check_open()
-        return self._producer.send_many(self.topic, values, keys, partition=0, headers=seal(None, _due(delay)))
+        return self._producer.send_many(self.topic, values, keys, partition=0, headers=seal(None, due_note(delay)))
 
     # -- getting
 
@@ -222,7 +220,7 @@ class Queue(Closing):
         if not left:
             return
         many = list(left.values())
-        slots, offsets, counts = _columns(many)
+        slots, offsets, counts = columns(many)
         mine = self._state.settle(slots, offsets, counts)
         for message, was_mine in zip(many, mine.tolist(), strict=True):
             if was_mine:
@@ -247,7 +245,7 @@ class Queue(Closing):
             self._bury(message, reason or _spent(message._count))
             message._settled = "nacked"
             return
-        seconds = settings.retry_seconds(message._count) if delay is None else _checked_delay(delay)
+        seconds = settings.retry_seconds(message._count) if delay is None else checked_delay(delay)
         if not self._state.nack(message._slot, message.offset, message._count, seconds, reason):
             raise self._expired([message])
         message._settled = "nacked"
@@ -329,7 +327,7 @@ class Queue(Closing):
         return self._raw.send(topic, record.value, record.key, headers, partition=0, timestamp_ms=timestamp)
 
     def _bury(self, message: Message, reason: str) -> None:
-        slots, offsets, counts = _columns([message])
+        slots, offsets, counts = columns([message])
         if self._state.settings.max_deliveries is None:
             if not self._state.nack(message._slot, message.offset, message._count, 0, reason):
                 raise self._expired([message])
@@ -404,36 +402,6 @@ class Queue(Closing):
             closed = f"queue {self.topic} is closed"
             raise self._closed(closed if self._closed is ClosedError else self._log.fork_message)
         self._log.check_open()
-
-
-def _columns(messages: list[Message]) -> tuple[Array, Array, Array]:
-    return (
-        np.array([message._slot for message in messages], np.intp),
-        np.array([message.offset for message in messages], np.int64),
-        np.array([message._count for message in messages], np.uint32),
-    )
-
-
-def _topic_config(defaults: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a queue's topic: what it holds is deleted when it is settled, and by nothing else."""
-    bytes_max = min(defaults.get("segment_bytes", SEGMENT_BYTES_MAX), SEGMENT_BYTES_MAX)
-    return {
-        "segment_bytes": max(bytes_max, SEGMENT_BYTES_MIN),
-        "cleanup_policy": "delete",
-        "retention_ms": -1,
-        "retention_bytes": -1,
-        "message_timestamp_type": "CreateTime",
-    }
-
-
-def _checked_delay(delay: float) -> float:
-    if not 0 <= delay <= DELAY_SECONDS_MAX:
-        raise ValueError(f"a delay is a number of seconds from 0 to {DELAY_SECONDS_MAX:g}, not {delay!r}")
-    return delay
-
-
-def _due(delay: float) -> dict[str, int] | None:
-    return {"due": -(-(time.time_ns() + int(delay * 1e9)) // 1_000_000)} if _checked_delay(delay) else None
 
 
 def _spent(deliveries: int) -> str:

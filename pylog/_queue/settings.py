@@ -11,6 +11,8 @@ from .._errors import InvalidConfigurationError
 
 NAMES = ("max_deliveries", "lock_ms", "retry_delay", "order")
 JSON_BYTES_MAX = 3000
+# Segments go back to the disk whole: small ones soon.
+SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX = 64 << 10, 16 << 20
 DELAY_SECONDS_MAX = 1e9  # longer ones would not fit a clock of nanoseconds
 
 
@@ -62,3 +64,22 @@ class Settings:
 
 def _delays(given: float | Sequence[float]) -> tuple[float, ...]:
     return (float(given),) if isinstance(given, int | float) else tuple(map(float, given))
+
+
+def topic_config(defaults: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a queue's topic: what it holds is deleted when it is settled, and by nothing else."""
+    bytes_max = min(defaults.get("segment_bytes", SEGMENT_BYTES_MAX), SEGMENT_BYTES_MAX)
+    return {
+        "segment_bytes": max(bytes_max, SEGMENT_BYTES_MIN),
+        "cleanup_policy": "delete",
+        "retention_ms": -1,
+        "retention_bytes": -1,
+        "message_timestamp_type": "CreateTime",
+    }
+
+
+def checked_delay(delay: float) -> float:
+    """The delay, if it is one; in seconds."""
+    if not 0 <= delay <= DELAY_SECONDS_MAX:
+        raise ValueError(f"a delay is a number of seconds from 0 to {DELAY_SECONDS_MAX:g}, not {delay!r}")
+    return delay

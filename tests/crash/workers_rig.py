@@ -29,6 +29,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -97,7 +98,8 @@ def work(place: Path, number: int, options: argparse.Namespace) -> None:
             workers.start()
             sys.stdout.write("ready\n")
             sys.stdout.flush()
-            sys.stdin.read()
+            threading.Thread(target=lambda: (sys.stdin.read(), workers.stop()), daemon=True).start()
+            workers.join()
 
 
 def start(place: Path, number: int, options: argparse.Namespace) -> subprocess.Popen[str]:
@@ -159,12 +161,15 @@ def told_count(place: Path) -> int:
     return told.stat().st_size // TOLD.size if told.exists() else 0
 
 
-def until(holds: Callable[[], bool]) -> None:
-    """Wait for it."""
+def until(holds: Callable[[], bool], members: list[subprocess.Popen[str]]) -> None:
+    """Wait for it, while all members run."""
     deadline = time.monotonic() + END_SECONDS_MAX
     while not holds():
         if time.monotonic() > deadline:
             raise TimeoutError(f"not finished in {END_SECONDS_MAX} s")
+        for member in members:
+            if member.poll() is not None:
+                raise ChildProcessError(f"a process ended by itself with {member.returncode}")
         time.sleep(0.01)
 
 
@@ -179,7 +184,7 @@ def run(place: Path, options: argparse.Namespace) -> list[str]:
         numbers = list(range(options.members))
         for kill in range(options.kills):
             half_way = (2 * kill + 1) * options.records // (2 * options.kills + 2)
-            until(lambda: told_count(place) >= half_way)  # noqa: B023 - it is called now
+            until(lambda: told_count(place) >= half_way, members)  # noqa: B023 - it is called now
             fill(log, options, kill + 1)
             victim = chance.randrange(options.members)
             members[victim].send_signal(signal.SIGKILL)
@@ -190,7 +195,7 @@ def run(place: Path, options: argparse.Namespace) -> list[str]:
             members[victim] = start(place, numbers[victim], options)
         parts = log.topic(TOPIC).partitions
         ends = {number: part.native.state().log_end_offset for number, part in enumerate(parts)}
-        until(lambda: {number: at.offset for number, at in commits(log, options).items()} == ends)
+        until(lambda: {number: at.offset for number, at in commits(log, options).items()} == ends, members)
         for member in members:
             member.communicate(timeout=60)
             if member.returncode:

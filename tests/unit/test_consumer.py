@@ -348,3 +348,19 @@ def test_a_closed_consumer_says_so(what: str, two: pylog.Log) -> None:
     for call in calls:
         with pytest.raises(pylog.ClosedError, match="closed"):
             call()
+
+
+def test_poll_and_iteration_may_take_turns(log: pylog.Log) -> None:
+    log.producer().send_many("turns", [b"%d" % i for i in range(10)]).get()
+    with log.consumer("turns", consumer_timeout_ms=0) as consumer:
+        tp = pylog.TopicPartition("turns", 0)
+        got = [next(consumer).offset]
+        got += [record.offset for record in consumer.poll(max_records=20)[tp]]
+        assert consumer.poll() == {}
+        with pytest.raises(StopIteration):
+            next(consumer)
+        log.producer().send("turns", b"10").get()
+        got.append(next(consumer).offset)
+        consumer.seek(tp, 0)
+        got.append(next(consumer).offset)
+    assert got == [*range(11), 0]

@@ -50,6 +50,7 @@ POISONED_OF = 20_000  # one record of so many always fails
 FAILING_OF = 200  # and one of so many fails once
 SLOW = ((100, 0.01), (3000, 0.4))  # one handler of so many takes up to so long
 END_SECONDS_MAX = 1800
+STORIES_MAX = 3  # of keys out of order, told whole
 CONTROLS = ("unordered", "read-is-done", "forgetful")
 
 
@@ -224,7 +225,8 @@ def judge(
     last: dict[bytes, tuple[int, int]] = {}  # key -> place of its latest first completion
     failures: dict[tuple[int, int, int], int] = defaultdict(int)
     disorder = needless = repeats = attempts = 0
-    for number, partition, offset, what in TOLD.iter_unpack((place / "told").read_bytes()):
+    story = (place / "told").read_bytes()
+    for number, partition, offset, what in TOLD.iter_unpack(story):
         attempts += 1
         at = partition, offset
         if what == FAILED:
@@ -238,7 +240,13 @@ def judge(
             continue
         first[at] = number
         key = keys[at]
-        disorder += last.get(key, (partition, -1)) > at
+        if last.get(key, at) > at:
+            disorder += 1
+            if disorder <= STORIES_MAX:
+                print(
+                    f"{key!r}: {at} after {last[key]}, by process {number}; killed were {sorted(killed)}; the key's story:"
+                )
+                print([told for told in TOLD.iter_unpack(story) if keys[told[1], told[2]] == key])
         last[key] = at
     lost = [at for at in keys if at not in first and at not in dead]
     unsent = [at for at in keys if is_poisoned(at) and at not in dead]

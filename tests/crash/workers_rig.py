@@ -244,7 +244,7 @@ def judge(
             disorder += 1
             if disorder <= STORIES_MAX:
                 print(
-                    f"{key!r}: {at} after {last[key]}, by process {number}; killed were {sorted(killed)}; the key's story:"
+                    f"{key!r}: {at} after {last[key]}, by process {number}; killed were {sorted(killed)}; its story:"
                 )
                 print([told for told in TOLD.iter_unpack(story) if keys[told[1], told[2]] == key])
         last[key] = at

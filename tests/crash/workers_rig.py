@@ -243,9 +243,7 @@ def judge(
         if last.get(key, at) > at:
             disorder += 1
             if disorder <= STORIES_MAX:
-                print(
-                    f"{key!r}: {at} after {last[key]}, by process {number}; killed were {sorted(killed)}; its story:"
-                )
+                print(f"{key!r}: {at} after {last[key]}, by process {number}; killed: {sorted(killed)}; its story:")
                 print([told for told in TOLD.iter_unpack(story) if keys[told[1], told[2]] == key])
         last[key] = at
     lost = [at for at in keys if at not in first and at not in dead]

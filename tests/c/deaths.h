@@ -83,7 +83,7 @@ enum {
     POINTS = sizeof points / sizeof *points,
     ANY_POINT = -1,
     BYSTANDERS = 2,
-    BATCHES_MAX = 20000,
+    BATCHES_MAX = 100000,
 };
 
 typedef enum batch_fate { UNUSED, BEGUN, ACKNOWLEDGED, NEVER } batch_fate;
@@ -107,7 +107,7 @@ typedef struct told {
     _Atomic int64_t read_to;
     struct {
         _Atomic bool busy;
-        _Atomic int64_t appended_us; /* the first append that ended after the death */
+        _Atomic int64_t appended_us; /* the end of the first append that began after the death */
     } bystanders[BYSTANDERS];
     _Atomic int64_t batch_count;
     told_batch batches[BATCHES_MAX];

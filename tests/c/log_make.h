@@ -14,7 +14,7 @@
 #include "../../csrc/record.h"
 #include "check.h"
 
-enum { IMAGE_FILES_MAX = 1024, IMAGE_NAME_BYTES = 64, LEADER_EPOCH = 3 };
+enum { IMAGE_FILES_MAX = 8192, IMAGE_NAME_BYTES = 64, LEADER_EPOCH = 3 };
 
 static plog_error error;
 static char scratch_root[200], scratch[220];

@@ -124,10 +124,12 @@ static void be_bystander(int me) {
             usleep(50);
             continue;
         }
+        int64_t began_us = now_us();
         append_one();
-        int64_t now = now_us(), died_us = atomic_load(&shared_told->died_us);
-        if (died_us != 0 && now > died_us && shared_told->bystanders[me].appended_us == 0)
-            atomic_store(&shared_told->bystanders[me].appended_us, now);
+        /* One that began before may have left the lock before, and only be late in coming to say so. */
+        int64_t died_us = atomic_load(&shared_told->died_us);
+        if (died_us != 0 && began_us > died_us && shared_told->bystanders[me].appended_us == 0)
+            atomic_store(&shared_told->bystanders[me].appended_us, now_us());
         int64_t flushed;
         if (check_random_below(4) == 0) {
             plog_status status = plog_log_flush(own_log, &flushed, &error);

@@ -252,7 +252,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Runs what CI runs.")
     parser.add_argument("--only", type=_names, default=list(STEPS), metavar="STEP,...", help="only these steps")
     parser.add_argument("--skip", type=_names, default=[], metavar="STEP,...", help="not these steps")
-    parser.add_argument("--fuzz-seconds", type=int, default=60, metavar="S", help="for each fuzzer (60)")
+    parser.add_argument("--fuzz-seconds", type=int, default=20, metavar="S", help="for each fuzzer (20)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="compilers at a time")
     parser.add_argument("--list", action="store_true", help="print the steps and what they do")
     parser.add_argument("--needs", action="store_true", help="print the Python packages that the steps need")

@@ -1,16 +1,9 @@
 """The rig of queue_rig.py as smoke: consumers are killed, and nothing is lost, settled twice, or keeps its space."""
 
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import pytest
-
-RIG = Path(__file__).with_name("queue_rig.py")
-
-
-def run_rig(*options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, RIG, *options], capture_output=True, text=True, timeout=240, check=False)
 
 
 @pytest.mark.parametrize(
@@ -24,12 +17,12 @@ def run_rig(*options: str) -> subprocess.CompletedProcess[str]:
     ],
     ids=["nobody", "one", "all", "keys", "durable"],
 )
-def test_messages_are_settled_once_whoever_is_killed(options: tuple[str, ...]) -> None:
-    done = run_rig(*options)
+def test_messages_are_settled_once_whoever_is_killed(run_rig: Callable[..., Any], options: tuple[str, ...]) -> None:
+    done = run_rig("queue_rig.py", *options)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_consumers_that_ack_before_they_look_are_caught() -> None:
-    done = run_rig("--messages", "40000", "--kill-every", "0.5", "--control")
+def test_consumers_that_ack_before_they_look_are_caught(run_rig: Callable[..., Any]) -> None:
+    done = run_rig("queue_rig.py", "--messages", "40000", "--kill-every", "0.5", "--control")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "was lost" in done.stdout

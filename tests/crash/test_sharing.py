@@ -5,27 +5,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import pylog
 
-RIG = Path(__file__).with_name("sharing.py")
 
-
-def run_rig(*options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, RIG, *options], capture_output=True, text=True, timeout=120, check=False)
-
-
-def test_writers_that_are_killed_and_stopped_lose_nothing_that_was_acknowledged() -> None:
-    done = run_rig("--seconds", "6")
+def test_writers_that_are_killed_and_stopped_lose_nothing_that_was_acknowledged(run_rig: Callable[..., Any]) -> None:
+    done = run_rig("sharing.py", "--seconds", "6")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_writer_that_tells_too_early_is_caught() -> None:
-    done = run_rig("--seconds", "5", "--control", "--readers", "1")
+def test_a_writer_that_tells_too_early_is_caught(run_rig: Callable[..., Any]) -> None:
+    done = run_rig("sharing.py", "--seconds", "5", "--control", "--readers", "1")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "read at None" in done.stdout
 

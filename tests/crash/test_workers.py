@@ -1,29 +1,18 @@
 """A smoke of the rig for key-ordered workers; its full counts are the command's defaults."""
 
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-RIG = Path(__file__).with_name("workers_rig.py")
-
-
-def run_rig(*options: str) -> "subprocess.CompletedProcess[str]":
-    done = subprocess.run(
-        [sys.executable, str(RIG), "--records=20000", "--keys=500", "--kills=3", "--commit-seconds=0.02", *options],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    print(done.stdout, done.stderr)
-    return done
+SMOKE = ("--records=20000", "--keys=500", "--kills=3", "--commit-seconds=0.02")
 
 
 @pytest.mark.parametrize("members", [1, 2])
-def test_killed_workers_lose_nothing_keep_the_order_and_repeat_only_what_was_not_committed(members: int) -> None:
-    done = run_rig(f"--members={members}")
+def test_killed_workers_lose_nothing_keep_the_order_and_repeat_only_what_was_not_committed(
+    run_rig: Callable[..., Any], members: int
+) -> None:
+    done = run_rig("workers_rig.py", *SMOKE, f"--members={members}")
     assert done.returncode == 0
     assert "3 killed" in done.stdout
 
@@ -36,7 +25,7 @@ def test_killed_workers_lose_nothing_keep_the_order_and_repeat_only_what_was_not
         ("forgetful", "handled again although"),
     ],
 )
-def test_control_a_planted_defect_is_found(control: str, complaint: str) -> None:
-    done = run_rig(f"--control={control}")
+def test_control_a_planted_defect_is_found(run_rig: Callable[..., Any], control: str, complaint: str) -> None:
+    done = run_rig("workers_rig.py", *SMOKE, f"--control={control}")
     assert done.returncode == 1
     assert complaint in done.stdout

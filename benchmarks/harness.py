@@ -14,10 +14,12 @@ import statistics
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from benchmarks import machine
 
@@ -37,6 +39,22 @@ class Workload:
     def first(self, records_max: int) -> Workload:
         """The same with at most the first ``records_max`` values."""
         return replace(self, values=self.values[:records_max])
+
+
+class Store(ABC):
+    """What is measured, opened in a directory. ``with`` closes it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what it holds open."""
 
 
 @dataclass(frozen=True, kw_only=True)

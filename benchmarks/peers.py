@@ -9,19 +9,20 @@ from __future__ import annotations
 import sqlite3
 import struct
 import zlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import ClassVar, Self
+from typing import ClassVar
+
+from benchmarks.harness import Store
 
 FRAME = struct.Struct("<II")  # length, CRC-32
 LMDB_KEY = struct.Struct(">Q")  # big-endian: LMDB sorts keys as bytes
 READ_BUFFER_BYTES = 1 << 20
 
 
-class Peer(ABC):
+class Peer(Store):
     """A store that takes values in order and gives them back in order. ``with`` closes it."""
 
     name: ClassVar[str]
@@ -30,15 +31,7 @@ class Peer(ABC):
         self.directory = directory
         self.batch_records = batch_records
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def before_produce(self, values: list[bytes]) -> None:  # noqa: B027 - most peers have nothing to set up
+    def before_produce(self, values: list[bytes]) -> None:
         """What a long-running writer of these values has done before the first: connect, make topics."""
 
     @abstractmethod
@@ -53,7 +46,7 @@ class Peer(ABC):
     def count(self) -> int:
         """How many records the store itself says it holds."""
 
-    def before_consume(self) -> None:  # noqa: B027 - most peers have nothing to set up
+    def before_consume(self) -> None:
         """What a long-running reader has done before the first record: open, connect, assign."""
 
     @abstractmethod
@@ -67,10 +60,6 @@ class Peer(ABC):
     def consume(self) -> int:
         """Read every value as lists of bytes; the number of values."""
         return sum(map(len, self.chunks()))
-
-    @abstractmethod
-    def close(self) -> None:
-        """Release what the peer holds open."""
 
 
 class PlainFile(Peer):

@@ -13,18 +13,18 @@ import shutil
 import sqlite3
 import subprocess
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import pylog
+from benchmarks.harness import Store
 
 REDIS_SECONDS_TO_START = 20.0
 
 
-class QueueStore(ABC):
+class QueueStore(Store):
     """A queue in a directory, for this process. ``with`` closes it."""
 
     name: ClassVar[str]
@@ -45,14 +45,6 @@ class QueueStore(ABC):
             return f"{cls.name} is left out: {cls.program} is not installed"
         return None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     @abstractmethod
     def put(self, value: bytes) -> None:
         """Put one message in."""
@@ -68,10 +60,6 @@ class QueueStore(ABC):
     def get_and_ack_many(self, count: int) -> list[bytes]:
         """Take at most ``count`` messages and ack them at once; none: there is nothing."""
         raise NotImplementedError
-
-    @abstractmethod
-    def close(self) -> None:
-        """Release what it holds open."""
 
 
 class PylogQueue(QueueStore):

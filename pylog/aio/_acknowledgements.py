@@ -9,7 +9,7 @@ from collections.abc import Callable
 from .._future import Batch, Future, ManyFuture
 from .._routing import Lane
 from .._types import RecordMetadata, TopicPartition
-from ._bridge import Threads
+from ._bridge import Threads, settle
 
 Waiters = list[asyncio.Future[None]]
 
@@ -109,9 +109,4 @@ def _release(waiting: dict[Batch, Waiters], error: BaseException | None) -> None
     for batch, waiters in waiting.items():
         batch.seen = False  # until one of them has looked: they may all be cancelled yet
         for waiter in waiters:
-            if waiter.done():  # cancelled
-                continue
-            if error is None:
-                waiter.set_result(None)
-            else:
-                waiter.set_exception(error)
+            settle(waiter, error)

@@ -54,6 +54,16 @@ class Threads:
             pool.shutdown(wait=False)
 
 
+def settle(waiter: asyncio.Future[None], error: BaseException | None) -> None:
+    """Release who awaits it, unless they were cancelled."""
+    if waiter.done():
+        return
+    if error is None:
+        waiter.set_result(None)
+    else:
+        waiter.set_exception(error)
+
+
 class Handle(Generic[S]):
     """Over a plain handle; `async with` closes it at its end."""
 

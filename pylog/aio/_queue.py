@@ -18,7 +18,7 @@ from .._config import QueueConfig, queue_config
 from .._errors import ClosedError, IllegalStateError, LeaseExpiredError
 from .._types import Headers, Record, RecordMetadata, TopicPartition
 from ._acknowledgements import Acknowledgements
-from ._bridge import Handle
+from ._bridge import Handle, settle
 
 if TYPE_CHECKING:
     from ._log import Log
@@ -217,17 +217,12 @@ class Queue(Handle[_queue.Queue]):
                 acking, self._acking = self._acking, []
                 many = [messages for messages, _ in acking]
                 try:
-                    settle = functools.partial(_ack, opened, many)
-                    errors = await self._threads.run(settle) if self._flushes else settle()
+                    ack = functools.partial(_ack, opened, many)
+                    errors = await self._threads.run(ack) if self._flushes else ack()
                 except Exception as failed:
                     errors = [failed] * len(many)
                 for (_, waiter), error in zip(acking, errors, strict=True):
-                    if waiter.done():  # cancelled
-                        continue
-                    if error is None:
-                        waiter.set_result(None)
-                    else:
-                        waiter.set_exception(error)
+                    settle(waiter, error)
                 await asyncio.sleep(0)  # what those who were released ack next comes along
         finally:
             self._acks = None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from ..._closing import Closing
 from .. import _options
 from .._logs import acquire, release
 from ..errors import KafkaConfigurationError
@@ -16,7 +16,7 @@ from ._refused import Refused
 from ._topics import TopicAdmin
 
 
-class KafkaAdminClient(ClusterAdmin, ConfigAdmin, GroupAdmin, PartitionAdmin, TopicAdmin, Refused):
+class KafkaAdminClient(ClusterAdmin, ConfigAdmin, GroupAdmin, PartitionAdmin, TopicAdmin, Refused, Closing):
     """Looks after the directory that bootstrap_servers names.  Thread-safe.
 
     Options and their defaults are kafka-python's; but for the directory they mean nothing here.  Results have
@@ -36,14 +36,6 @@ class KafkaAdminClient(ClusterAdmin, ConfigAdmin, GroupAdmin, PartitionAdmin, To
         if not self._closed:
             self._closed = True
             release(self._opened)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<KafkaAdminClient of {self._opened.url}{', closed' if self._closed else ''}>"

@@ -6,10 +6,10 @@ import itertools
 import random
 import threading
 import time
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from ... import _future
+from ..._closing import Closing
 from ..._future import Batch
 from ..._producer import Producer
 from .. import _options
@@ -36,7 +36,7 @@ RECORD_OVERHEAD_BYTES = 61 + 21
 _numbers = itertools.count(1)
 
 
-class KafkaProducer:
+class KafkaProducer(Closing):
     """Sends records to the directory that bootstrap_servers names.  Thread-safe.
 
     Options and their defaults are kafka-python's (docs/kafka-python.md tells which mean something).  Raises ValueError
@@ -211,14 +211,6 @@ class KafkaProducer:
             release(self._log)
             close_serializer(self.config["key_serializer"])
             close_serializer(self.config["value_serializer"])
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # -- looking
 

@@ -44,16 +44,19 @@ class Admin:
                 if exist_ok:
                     return
                 raise TopicAlreadyExistsError(f"there is a topic {name!r} in {log.url} already")
+            if name in entries:  # somebody has died while making or deleting it
+                self._finish_deletion(entries, name)
             # The entry first: what an interruption leaves undone is then finished by the next open.
             entries[name] = {
                 "partitions": partitions,
+                "ready": 0,
                 "config": settings,
                 "dense": "compact" not in settings.get("cleanup_policy", "delete"),
                 "id": _directory.new_topic_id(),
             }
             log.directory.write_topics(entries)
             try:
-                self._make_partitions(name, entries[name])
+                self._make_partitions(entries, name)
             except BaseException:
                 with contextlib.suppress(OSError):  # the entry may stay; the next open then makes the topic
                     self._finish_deletion(entries, name)
@@ -73,9 +76,9 @@ class Admin:
                     )
             for name, count in counts.items():
                 entry = self._entry(entries, name)
-                entry["partitions"] = count
+                entry["partitions"], entry["ready"] = count, len(log.topic(name).partitions)
                 log.directory.write_topics(entries)
-                self._make_partitions(name, entry)
+                self._make_partitions(entries, name)
 
     def delete_topics(self, topics: Sequence[str]) -> None:
         """Delete topics and all their records.  Columns that were handed out stay readable."""
@@ -193,8 +196,8 @@ class Admin:
         for name, entry in list(entries.items()):
             if entry.get("deleted"):
                 self._finish_deletion(entries, name)
-            elif not by_broker:
-                self._make_partitions(name, entry)
+            elif not by_broker or "ready" in entry:
+                self._make_partitions(entries, name)
             elif name not in present:  # which topics there are is the broker's to say: what it deleted is gone
                 del entries[name]
                 directory.write_topics(entries)
@@ -204,7 +207,7 @@ class Admin:
         """The entries of pylog.topics, for this process alone to change; the others are told at the end."""
         log = self._log
         with self._lock, _directory.storage_errors(), log.membership.files():
-            log.generation  # noqa: B018 - brings the topics up to date
+            log.read_topics()
             try:
                 yield log.directory.read_topics()
             finally:
@@ -217,10 +220,13 @@ class Admin:
         del entries[name]
         directory.write_topics(entries)
 
-    def _make_partitions(self, name: str, entry: Mapping[str, Any]) -> None:
-        directory = self._log.directory
+    def _make_partitions(self, entries: dict[str, dict[str, Any]], name: str) -> None:
+        """Those of the entry that are not there; the other processes see them once they are all there."""
+        directory, entry = self._log.directory, entries[name]
         for number in range(entry["partitions"]):
             directory.make_partition(TopicPartition(name, number), entry["id"])
+        if entry.pop("ready", None) is not None:
+            directory.write_topics(entries)
 
     def _entry(self, entries: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
         """The topic's entry in pylog.topics; a new one for a topic that a broker made."""

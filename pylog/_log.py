@@ -198,7 +198,8 @@ class Log(Closing):
                     partition.abandon()
         for name, numbers in present.items():
             entry = entries.get(name, {})
-            if entry.get("deleted"):
+            numbers = numbers[: entry.get("ready")]  # the others are being made
+            if entry.get("deleted") or not numbers:
                 continue
             given, dense = entry.get("config", {}), bool(entry.get("dense", False)) and not self._by_broker
             found = self.topics.get(name)
@@ -258,12 +259,16 @@ class Log(Closing):
                 self._look(self._following)
         shared = self.shared
         if shared is not None and self._state is None and shared.topics_generation() != self._topics_seen:
-            with self._topics_lock:
-                seen = shared.topics_generation()
-                if seen != self._topics_seen:
-                    self._read_topics()
-                    self._topics_seen = seen  # not before: who finds it so does not wait for the lock
+            self.read_topics()
         return self._changes
+
+    def read_topics(self) -> None:
+        """Bring `topics` up to date, whether or not somebody has told of a change: he may have died before."""
+        assert self.shared is not None
+        with self._topics_lock:
+            seen = self.shared.topics_generation()
+            self._read_topics()
+            self._topics_seen = seen  # not before: who finds it so does not wait for the lock
 
     def topics_changed(self) -> None:
         """This process has changed topics or settings: take that up, and tell the others."""

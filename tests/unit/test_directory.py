@@ -6,6 +6,7 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -270,6 +271,61 @@ def test_a_creation_that_was_interrupted_is_finished_by_the_next_open(tmp_path: 
     with pylog.open(tmp_path) as log:
         log.producer().send("orders", b"x", partition=2).get()
         assert len(log.admin.describe_topics(["orders"])[0]["partitions"]) == 3
+
+
+def test_who_opens_while_a_topic_is_made_sees_all_of_its_partitions_or_none(tmp_path: Path) -> None:
+    names = [f"topic{number}" for number in range(3)]
+    with pylog.open(tmp_path) as log:
+        making = threading.Thread(target=lambda: [log.admin.create_topic(name, partitions=8) for name in names])
+        making.start()
+        looks = 0
+        while making.is_alive():
+            with pylog.open(tmp_path) as other:
+                listed = other.admin.describe_topics(other.admin.list_topics())
+                assert {len(topic["partitions"]) for topic in listed} <= {8}
+                looks += len(listed) < len(names)
+        making.join()
+        assert log.admin.list_topics() == names
+    assert looks > 0
+
+
+@pytest.mark.parametrize(
+    ("call", "partitions"),
+    [("create_topic('orders', partitions=4)", 0), ("create_partitions({'early': 4})", 1)],
+    ids=["topic", "partitions"],
+)
+def test_what_a_killed_process_was_making_is_made_anew_by_who_wants_it(
+    call: str, partitions: int, run_script: Any, tmp_path: Path
+) -> None:
+    with pylog.open(tmp_path / "data") as log:
+        log.admin.create_topic("early")
+        done = run_script(
+            f"""
+            import os
+            import pylog
+            from pylog._directory import Directory
+
+            make = Directory.make_partition
+            Directory.make_partition = lambda self, tp, id: os._exit(7) if tp.partition == 2 else make(self, tp, id)
+            pylog.open("data").admin.{call}
+            """
+        )
+        assert done.returncode == 7
+        topic = "early" if partitions else "orders"
+        assert (tmp_path / "data" / f"{topic}-1").is_dir()
+        with pylog.open(tmp_path / "data", read_only=True) as reader:
+            for seeing in (log, reader):
+                assert seeing.admin.list_topics() == ["early"]
+                assert len(seeing.topic("early").partitions) == 1
+        if partitions:
+            log.admin.create_partitions({topic: 4})
+        else:
+            log.admin.create_topic(topic, partitions=4)
+        log.producer().send(topic, b"x", partition=3).get()
+        texts = {path.read_text() for path in (tmp_path / "data").glob(f"{topic}-*/partition.metadata")}
+        assert len(texts) == 1
+    with pylog.open(tmp_path / "data") as log:
+        assert len(log.topic(topic).partitions) == 4
 
 
 def test_a_deletion_that_was_interrupted_is_finished_by_the_next_open(tmp_path: Path) -> None:

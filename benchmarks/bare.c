@@ -1,13 +1,15 @@
 /* The least that the system asks for what pylog does: the yardsticks of bench_sharing.
  *
  *   bare append FILE COUNT BYTES   pwrite + fdatasync, COUNT times, into a file that grows
- *   bare wake COUNT PAUSE_US       one process stores the time and wakes a futex, another reads the clock when it wakes
+ *   bare wake COUNT PAUSE_US CPU CPU   one process stores the time and wakes a futex, another reads the clock when it
+ *                                  wakes; each on a CPU of its own, or -1
  *
  * Prints one latency a line, in nanoseconds. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,10 +68,21 @@ static void change(_Atomic uint32_t *word) {
     syscall(SYS_futex, word, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
-static int wake(int64_t count, int64_t pause_us) {
+static void stay_on(int cpu) {
+    cpu_set_t only;
+    CPU_ZERO(&only);
+    if (cpu < 0) return;
+    CPU_SET(cpu, &only);
+    if (sched_setaffinity(0, sizeof only, &only) == 0) return;
+    perror("sched_setaffinity");
+    exit(2);
+}
+
+static int wake(int64_t count, int64_t pause_us, int sender_cpu, int own_cpu) {
     shared_words *words = need(mmap(NULL, sizeof *words, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
     int64_t *latencies_ns = need(calloc((size_t)count, sizeof *latencies_ns));
     pid_t sender = fork();
+    stay_on(sender == 0 ? sender_cpu : own_cpu);
     if (sender == 0) {
         for (uint32_t i = 0; i < count; i++) {
             struct timespec pause = {pause_us / 1000000, pause_us % 1000000 * 1000};
@@ -92,7 +105,8 @@ static int wake(int64_t count, int64_t pause_us) {
 
 int main(int argc, char **argv) {
     if (argc == 5 && strcmp(argv[1], "append") == 0) return append(argv[2], atoll(argv[3]), atoll(argv[4]));
-    if (argc == 4 && strcmp(argv[1], "wake") == 0) return wake(atoll(argv[2]), atoll(argv[3]));
-    fprintf(stderr, "usage: bare append FILE COUNT BYTES | bare wake COUNT PAUSE_US\n");
+    if (argc == 6 && strcmp(argv[1], "wake") == 0)
+        return wake(atoll(argv[2]), atoll(argv[3]), atoi(argv[4]), atoi(argv[5]));
+    fprintf(stderr, "usage: bare append FILE COUNT BYTES | bare wake COUNT PAUSE_US CPU CPU\n");
     return 2;
 }

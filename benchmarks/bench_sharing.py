@@ -62,8 +62,10 @@ def comparisons(big_log_bytes: int) -> list[Comparison]:
             key="tail",
             title="a record a millisecond in one process; how long until poll returns it in another",
             contenders=[
-                Contender(name="from the call of send", measure=_tail_from_send),
-                Contender(name="a bare futex wake", measure=_bare_wake),
+                Contender(name="from the call of send", measure=_tail(apart=False)),
+                Contender(name="a bare futex wake", measure=_bare_wake(apart=False)),
+                Contender(name="the same on two CPUs", measure=_tail(apart=True)),
+                Contender(name="a bare futex wake on two CPUs", measure=_bare_wake(apart=True)),
             ],
             higher_is_better=False,
             records_max=TAIL_RECORDS_MAX,
@@ -137,29 +139,63 @@ def _workers(count: int, *arguments: str) -> Iterator[list[subprocess.Popen[str]
                 worker.kill()
 
 
-def _tail_from_send(directory: Path, workload: Workload) -> Figures:
+def _cpus(*, apart: bool) -> tuple[int, int]:
+    """For who waits and who wakes; -1: where the system likes."""
+    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return (allowed[0], allowed[1]) if apart and len(allowed) > 1 else (-1, -1)
+
+
+@contextmanager
+def _staying_on(cpu: int, other: int, process: subprocess.Popen[str]) -> Iterator[None]:
+    """This thread on the one CPU, the process on the other."""
+    if cpu < 0:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(process.pid, {other})
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _tail(*, apart: bool) -> Measure:
+    return lambda directory, workload: _tail_from_send(directory, workload, *_cpus(apart=apart))
+
+
+def _bare_wake(*, apart: bool) -> Measure:
+    def measure(_directory: Path, workload: Workload) -> Figures:
+        own, sender = _cpus(apart=apart)
+        pause_us = int(TAIL_PAUSE_SECONDS * 1e6)
+        return latency_figures(bare.latencies("wake", str(len(workload.values)), str(pause_us), str(sender), str(own)))
+
+    return measure
+
+
+def _tail_from_send(directory: Path, workload: Workload, cpu: int, senders_cpu: int) -> Figures:
     data, count = directory / "data", len(workload.values)
     after_send, after_append = [], []
     with pylog.open(data, flush_ms=None) as log:
         log.admin.create_topic(TOPIC)
         consumer = log.consumer()
         consumer.assign([PARTITION])
-        with _workers(1, "tail", str(data), str(count), str(TAIL_PAUSE_SECONDS)) as workers:
+        with (
+            _workers(1, "tail", str(data), str(count), str(TAIL_PAUSE_SECONDS)) as workers,
+            _staying_on(cpu, senders_cpu, workers[0]),
+        ):
             _started(workers)
             seen = 0
             for _ in range(count):
-                (record,) = consumer.poll(timeout_ms=60_000, max_records=1)[PARTITION]
+                polled = consumer.poll(timeout_ms=60_000, max_records=1)
                 now = time.monotonic_ns()
+                (record,) = polled[PARTITION]
                 begun, appended_before = map(int, record.value.split())
                 after_send.append((now - begun) / 1e9)
                 if seen:
                     after_append.append((seen - appended_before) / 1e9)
                 seen = now
     return {**latency_figures(after_send), "p50 us after send returned": statistics.median(after_append) * 1e6}
-
-
-def _bare_wake(_directory: Path, workload: Workload) -> Figures:
-    return latency_figures(bare.latencies("wake", str(len(workload.values)), str(int(TAIL_PAUSE_SECONDS * 1e6))))
 
 
 def _opening(log_bytes: int) -> Measure:

@@ -44,11 +44,12 @@ SLEEP_SECONDS_MAX = 1.0
 class _Alone:
     """The right to use a consumer, for one thread at a time.  A class of its own, for it is taken at every poll."""
 
-    __slots__ = ("_busy", "_check_open")
+    __slots__ = ("_busy", "_check_open", "release")
 
     def __init__(self, check_open: Callable[[], None]) -> None:
         self._busy = threading.RLock()  # a rebalance listener uses the consumer from inside poll
         self._check_open = check_open
+        self.release = self._busy.release
 
     def __enter__(self) -> None:
         _native.check_fork()
@@ -172,8 +173,12 @@ class Consumer(Closing):
         limit = self._config["max_poll_records"] if max_records is None else max_records
         if limit < 1:
             raise ValueError(f"max_records must be 1 or more, not {limit}")
-        with self._alone:
+        alone = self._alone  # not by `with`: its exit would be a frame more between the wake-up and who polls
+        alone.__enter__()
+        try:
             return self._wait_for(lambda: self._take(limit), timeout_ms / 1000, limit) or {}
+        finally:
+            alone.release()
 
     def poll_columns(self, timeout_ms: float = 0, max_bytes: int = 1 << 26) -> list[Columns]:
         """The next records as columns, about max_bytes of them in all; [] when the time is over."""
@@ -394,7 +399,8 @@ class Consumer(Closing):
             if only is None or only.reader is None:
                 bell.wait(seen, left)
             else:
-                found = only.reader.wait_for_few(seen, left, FETCH_BYTES, limit, self._small, self._key, self._value)
+                wait = only.reader.waiting_for_few(seen, left, FETCH_BYTES, limit, self._small, self._key, self._value)
+                found = wait()
                 if type(found) is dict:
                     return found  # type: ignore[return-value]  # what poll takes
                 if found is not None:

@@ -1,5 +1,5 @@
 from collections.abc import Callable, Sequence
-from typing import Any, Self, TypeAlias, TypeVar, final, overload
+from typing import Any, Protocol, Self, TypeAlias, TypeVar, final, overload
 
 import numpy as np
 from typing_extensions import Buffer
@@ -125,6 +125,9 @@ class TopicSender:
     ) -> FutureBase | None: ...
     def turn(self, count: int = 1, /) -> int: ...
 
+class _Positioned(Protocol):
+    position: int
+
 @final
 class Handle:
     @property
@@ -138,7 +141,7 @@ class Handle:
         function: int,
         seen: int,
         timeout_us: int,
-        offset: int,
+        reader: _Positioned,
         bytes_max: int,
         flags: int,
         cursor: int,

@@ -182,7 +182,7 @@ class Reader:
                 return records
             self._read_again(before)
 
-    def wait_for_few(
+    def waiting_for_few(
         self,
         seen: int,
         seconds: float,
@@ -191,15 +191,15 @@ class Reader:
         small: _native.SmallChunk,
         key_deserializer: Deserializer | None,
         value_deserializer: Deserializer | None,
-    ) -> dict[TopicPartition, list[Record]] | list[Record] | None:
-        """Wait for the bell to ring after `seen`; what poll gives then, if it is quickly told.
+    ) -> Callable[[], dict[TopicPartition, list[Record]] | list[Record] | None]:
+        """The call that waits for the bell to ring after `seen`, and gives what poll gives then, if it is quickly told.
 
         A list where there are more than `limit` records; None where there is nothing, or another read says what.
         """
-        found = self._log().wait_for_few(
+        return self._log().waiting_for_few(
             seen,
             seconds,
-            self.position,
+            self,
             bytes_max,
             self._flags,
             self._cursor,
@@ -209,9 +209,6 @@ class Reader:
             key_deserializer,
             value_deserializer,
         )
-        if found is not None:
-            self.position = small.raw.next_offset
-        return found
 
     def _small_records(
         self, small: _native.SmallChunk, key_deserializer: Deserializer | None, value_deserializer: Deserializer | None

@@ -4,7 +4,8 @@
  * and whoever took it is told when the last call has returned.
  *
  * wait_for_few is the way from another process's append to a consumer's poll, in one piece: what runs between the
- * wake-up and the records would otherwise be a dozen frames of Python, which a processor that has slept finds cold. */
+ * wake-up and the records, or after them, would otherwise be frames of Python, which a processor that has slept finds
+ * cold. */
 #include <stddef.h>
 
 #include "objects.h"
@@ -80,22 +81,35 @@ static PyObject *handle_take(PyObject *self, PyObject *const *args, Py_ssize_t a
     return PyBool_FromLong(is_first);
 }
 
+static int object_set_number(PyObject *object, PyObject *name, int64_t number) {
+    PyObject *value = PyLong_FromLongLong(number);
+    int result = value == NULL ? -1 : PyObject_SetAttr(object, name, value);
+    Py_XDECREF(value);
+    return result;
+}
+
 PyDoc_STRVAR(wait_doc,
-             "wait_for_few($self, function, seen, timeout_us, offset, bytes_max, flags, cursor, small, tp, limit,\n"
+             "wait_for_few($self, function, seen, timeout_us, reader, bytes_max, flags, cursor, small, tp, limit,\n"
              "             key_deserializer, value_deserializer, /)\n--\n\n"
              "Wait in plog_log_await (whose address `function` is) without the GIL.\n\n"
              "{tp: list of Record}, or the list alone where it has more than `limit` of them, or None: another\n"
-             "fetch will say why.  cursor and small are addresses.");
+             "fetch will say why.  They begin at reader.position, which is moved behind them.  cursor and small are\n"
+             "addresses.");
 
 static PyObject *handle_wait(PyObject *self, PyObject *const *args, Py_ssize_t arg_count) {
     handle_object *handle = (handle_object *)self;
     if (arg_count != 12) return PyErr_Format(PyExc_TypeError, "wait_for_few() takes 12 arguments, not %zd", arg_count);
+    module_state *state = PyType_GetModuleState(Py_TYPE(self));
+    PyObject *reader = args[3], *position = PyObject_GetAttr(reader, state->position);
+    if (position == NULL) return NULL;
     int64_t numbers[10];
     for (int i = 0; i < 10; i++) {
         if (i == 8) continue;
-        numbers[i] = PyLong_AsLongLong(args[i]);
-        if (numbers[i] == -1 && PyErr_Occurred()) return NULL;
+        numbers[i] = PyLong_AsLongLong(i == 3 ? position : args[i]);
+        if (numbers[i] == -1 && PyErr_Occurred()) break;
     }
+    Py_DECREF(position);
+    if (PyErr_Occurred()) return NULL;
     PyObject *tp = args[8];
     if (!PyTuple_Check(tp) || PyTuple_GET_SIZE(tp) != 2) {
         PyErr_SetString(PyExc_TypeError, "tp must be a TopicPartition");
@@ -113,8 +127,9 @@ static PyObject *handle_wait(PyObject *self, PyObject *const *args, Py_ssize_t a
     Py_END_ALLOW_THREADS;
     if (handle_left(handle) < 0) return NULL;
     if (found == 0) Py_RETURN_NONE;
-    PyObject *list = small_list(PyType_GetModuleState(Py_TYPE(self)), small, PyTuple_GET_ITEM(tp, 0),
-                                PyTuple_GET_ITEM(tp, 1), args[10], args[11]);
+    PyObject *list = small_list(state, small, PyTuple_GET_ITEM(tp, 0), PyTuple_GET_ITEM(tp, 1), args[10], args[11]);
+    if (list == NULL) return NULL;
+    if (object_set_number(reader, state->position, small->next_offset) < 0) Py_CLEAR(list);
     if (list == NULL || found > numbers[9]) return list;
     PyObject *dict = PyDict_New();
     if (dict != NULL && PyDict_SetItem(dict, tp, list) < 0) Py_CLEAR(dict);

@@ -78,7 +78,8 @@ static int module_exec(PyObject *module) {
     forks_begin();
     if (PyModule_AddFunctions(module, arrow_capsule_methods) < 0) return -1;
     state->no_headers = PyTuple_New(0);
-    if (state->no_headers == NULL) return -1;
+    state->position = PyUnicode_InternFromString("position");
+    if (state->no_headers == NULL || state->position == NULL) return -1;
     state->record_type = type_add(module, &record_type_spec);
     if (state->record_type == NULL || record_type_finish(state->record_type) < 0) return -1;
     state->future_type = type_add(module, &future_type_spec);
@@ -114,6 +115,7 @@ static int module_clear(PyObject *module) {
     Py_CLEAR(state->sender_type);
     Py_CLEAR(state->handle_type);
     Py_CLEAR(state->no_headers);
+    Py_CLEAR(state->position);
     return 0;
 }
 

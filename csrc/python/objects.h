@@ -31,6 +31,7 @@ typedef struct module_state {
     PyTypeObject *sender_type;
     PyTypeObject *handle_type;
     PyObject *no_headers; /* the empty tuple */
+    PyObject *position;   /* the name */
 } module_state;
 
 /* Largest batch, so that sizes and their sums stay inside the format's int32. */

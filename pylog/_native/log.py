@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
@@ -67,6 +69,12 @@ def _options(config: dict[str, Any], dense: bool) -> Any:
             "dense": dense,
         },
     )
+
+
+class Positioned(Protocol):
+    """What reads a log from a position on."""
+
+    position: int
 
 
 class NativeLog:
@@ -203,11 +211,11 @@ class NativeLog:
             bool(chunk.log_append_time),
         )
 
-    def wait_for_few(
+    def waiting_for_few(
         self,
         seen: int,
         seconds: float,
-        offset: int,
+        reader: Positioned,
         bytes_max: int,
         flags: int,
         cursor: Any,
@@ -216,14 +224,18 @@ class NativeLog:
         limit: int,
         key_deserializer: Deserializer | None,
         value_deserializer: Deserializer | None,
-    ) -> dict[Any, list[Record]] | list[Record] | None:
-        """Wait as Bell.wait does; {tp: records}, or a list if more than `limit`, or None: another fetch says why."""
+    ) -> Callable[[], dict[Any, list[Record]] | list[Record] | None]:
+        """To be called at once: waits as Bell.wait does, and moves reader.position behind the records that came.
+
+        {tp: records}, or a list if more than `limit`, or None: another fetch says why.
+        """
         check_fork()
-        return self._handle.wait_for_few(
+        return functools.partial(
+            self._handle.wait_for_few,
             _AWAIT,
             seen,
             int(seconds * 1e6),
-            offset,
+            reader,
             bytes_max,
             flags,
             int(ffi.cast("uintptr_t", cursor)),

@@ -1,5 +1,7 @@
 """pylog._objects.Handle: who is calling into a log, and who may free it."""
 
+from types import SimpleNamespace
+
 import pytest
 
 import pylog
@@ -39,10 +41,14 @@ def test_no_log_is_neither_entered_nor_taken() -> None:
 
 
 def test_waiting_refuses_what_is_no_partition() -> None:
-    handle = Handle(0)
+    handle, reader = Handle(0), SimpleNamespace(position=0)
     with pytest.raises(TypeError, match="12 arguments, not 0"):
         handle.wait_for_few()  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="tp must be a TopicPartition"):
-        handle.wait_for_few(0, 0, 0, 0, 0, 0, 0, 0, "orders", 1, None, None)  # type: ignore[arg-type]
+        handle.wait_for_few(0, 0, 0, reader, 0, 0, 0, 0, "orders", 1, None, None)  # type: ignore[arg-type]
     orders = pylog.TopicPartition("orders", 0)
-    assert handle.wait_for_few(0, 0, 0, 0, 0, 0, 0, 0, orders, 1, None, None) is None  # it was taken
+    with pytest.raises(TypeError):
+        handle.wait_for_few(0, 0, 0, SimpleNamespace(position="0"), 0, 0, 0, 0, orders, 1, None, None)
+    with pytest.raises(AttributeError):
+        handle.wait_for_few(0, 0, 0, SimpleNamespace(), 0, 0, 0, 0, orders, 1, None, None)  # type: ignore[arg-type]
+    assert handle.wait_for_few(0, 0, 0, reader, 0, 0, 0, 0, orders, 1, None, None) is None  # it was taken

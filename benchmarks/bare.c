@@ -106,7 +106,7 @@ static int wake(int64_t count, int64_t pause_us, int sender_cpu, int own_cpu) {
 int main(int argc, char **argv) {
     if (argc == 5 && strcmp(argv[1], "append") == 0) return append(argv[2], atoll(argv[3]), atoll(argv[4]));
     if (argc == 6 && strcmp(argv[1], "wake") == 0)
-        return wake(atoll(argv[2]), atoll(argv[3]), atoi(argv[4]), atoi(argv[5]));
+        return wake(atoll(argv[2]), atoll(argv[3]), (int)strtol(argv[4], NULL, 10), (int)strtol(argv[5], NULL, 10));
     fprintf(stderr, "usage: bare append FILE COUNT BYTES | bare wake COUNT PAUSE_US CPU CPU\n");
     return 2;
 }

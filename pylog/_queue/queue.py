@@ -109,18 +109,18 @@ class Queue(Closing):
             bell = self._log.bell
             seen = bell.read()  # before looking: what comes after it ends the sleep
             self._check_open()
-            again = False
             if n == 1 and (message := self._take_next()) is not None:
                 return [message]
             if self._state.is_promising():
                 messages, again = self._take(n)
                 if messages:
                     return messages
+                if again:
+                    continue
             left = deadline - time.monotonic()
             if left <= 0:
                 raise queue.Empty
-            if not again:
-                bell.wait(seen, min(left, nap_seconds, self.nap_seconds()))
+            bell.wait(seen, min(left, nap_seconds, self.nap_seconds()))
 
     def nap_seconds(self) -> float:
         """How long who waits for the bell may sleep before he looks for messages without it."""

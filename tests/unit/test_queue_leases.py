@@ -186,6 +186,14 @@ def test_extend_begins_the_lease_anew(log: pylog.Log) -> None:
     assert queue.qsize() == 0
 
 
+def test_a_message_that_is_buried_does_not_hide_the_next_from_who_will_not_wait(log: pylog.Log) -> None:
+    queue = log.queue("jobs", lock_ms=20, max_deliveries=1)
+    put(queue, b"spent", b"good")
+    assert queue.get(SOON).value == b"spent"
+    time.sleep(0.1)
+    assert queue.get(0).value == b"good"
+
+
 def test_overdue_again_and_again_is_a_dead_letter(log: pylog.Log) -> None:
     queue = log.queue("jobs", lock_ms=20, max_deliveries=2)
     put(queue, b"1")

@@ -38,6 +38,7 @@ INSIDE = {
         "keep_failed",
         "mark_forked",
         "nap_seconds",
+        "read_topics",
         "remove_handle",
         "topic",
         "topic_defaults",

@@ -1,14 +1,14 @@
 #include "index_file.h"
 
 #include <assert.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "file_name.h"
+
 void index_file_init(index_file *index, int64_t segment_base, const char *suffix, int32_t entry_bytes) {
     *index = (index_file){.entry_bytes = entry_bytes, .fd = -1};
-    snprintf(index->name, sizeof index->name, "%020" PRId64 ".%s", segment_base, suffix);
+    file_name_for(segment_base, suffix, index->name);
 }
 
 static plog_status reserve(index_file *index, int64_t count, plog_error *error) {

@@ -13,7 +13,7 @@
 #include "bytes.h"
 #include "vfs.h"
 
-enum { OFFSET_ENTRY_BYTES = 8, TIME_ENTRY_BYTES = 12, INDEX_NAME_BYTES = 40 };
+enum { OFFSET_ENTRY_BYTES = 8, TIME_ENTRY_BYTES = 12 };
 
 typedef struct index_file {
     uint8_t *entries;
@@ -21,7 +21,7 @@ typedef struct index_file {
     int64_t capacity; /* entries that memory is there for */
     int32_t entry_bytes;
     int fd; /* -1: not written to */
-    char name[INDEX_NAME_BYTES];
+    char name[VFS_NAME_BYTES];
 } index_file;
 
 typedef struct offset_entry {
@@ -34,7 +34,7 @@ typedef struct time_entry {
     int32_t relative_offset;
 } time_entry;
 
-/* An empty index; suffix "index" or "timeindex". */
+/* An empty index; suffix ".index" or ".timeindex". */
 void index_file_init(index_file *index, int64_t segment_base, const char *suffix, int32_t entry_bytes);
 
 /* Reads the file's entries; *usable_out is 0 where it is missing, of an odd size, or its columns do not rise. */

@@ -1,13 +1,12 @@
 #include "log.h"
 
 #include <assert.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "crc32c.h"
 #include "failpoint.h"
+#include "file_name.h"
 
 plog_status log_add_segment(plog_log *log, log_segment *segment, plog_error *error) {
     assert(log->segment_count == 0 || segment->base_offset > log_active(log)->base_offset);
@@ -36,11 +35,11 @@ int64_t log_find_segment(const plog_log *log, int64_t offset) {
 
 plog_status log_remove_files(plog_log *log, int64_t base_offset, plog_error *error) {
     /* The .log first: an index without its log is removed by recovery, a log without its index would be read. */
-    static const char *const suffixes[] = {"log", "index", "timeindex", "txnindex"};
+    static const char *const suffixes[] = {".log", ".index", ".timeindex", ".txnindex"};
     plog_status status = PLOG_OK;
     for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes && status == PLOG_OK; i++) {
         char name[VFS_NAME_BYTES];
-        snprintf(name, sizeof name, "%020" PRId64 ".%s", base_offset, suffixes[i]);
+        file_name_for(base_offset, suffixes[i], name);
         status = vfs_unlink(&log->directory, name, error);
     }
     atomic_store(&log->slot->changed, 1);
@@ -110,7 +109,7 @@ plog_status log_sync_names(plog_log *log, plog_error *error) {
 /* One fdatasync flushes the file's pages, whichever process wrote them.  Takes `fd` over; -1: the file is opened. */
 static plog_status sync_segment(plog_log *log, int64_t base_offset, int fd, plog_error *error) {
     char name[VFS_NAME_BYTES], shown[VFS_SHOWN_BYTES];
-    snprintf(name, sizeof name, "%020" PRId64 ".log", base_offset);
+    file_name_for(base_offset, ".log", name);
     vfs_shown(&log->directory, name, shown, sizeof shown);
     plog_status status = fd >= 0 ? PLOG_OK : vfs_open(&log->directory, name, VFS_READ, &fd, error);
     if (status != PLOG_OK || fd < 0) return status; /* deleted meanwhile: nothing of it is to be kept */

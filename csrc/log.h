@@ -163,9 +163,6 @@ PLOG_MUST_CHECK plog_status log_save_snapshot(plog_log *log, int64_t offset, plo
 /* Removes snapshots that lie above `offset_max`, and those that belong to no segment but the newest one. */
 PLOG_MUST_CHECK plog_status log_remove_snapshots(plog_log *log, int64_t offset_max, plog_error *error);
 
-/* "00000000000000000042.log" with suffix ".log" -> 42; -1: not of that form. */
-int64_t log_parse_name(const char *name, const char *suffix);
-
 void log_free(plog_log *log);
 
 #endif

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 
 #include "failpoint.h"
+#include "file_name.h"
 #include "log.h"
 
 /* How far zeros are written ahead: as far as the segment has got, within these. */
@@ -33,9 +34,8 @@ static bool roll_is_due(const plog_log *log, const batch_header *header) {
 
 plog_status log_trim(plog_log *log, plog_error *error) {
     const log_segment *active = log_active(log);
-    char name[VFS_NAME_BYTES], shown[VFS_SHOWN_BYTES];
-    segment_file_name(active, "log", name);
-    vfs_shown(&log->directory, name, shown, sizeof shown);
+    char shown[VFS_SHOWN_BYTES];
+    file_name_shown(&log->directory, active->base_offset, ".log", shown);
     int64_t file_bytes;
     plog_status status = vfs_file_bytes(active->log_fd, shown, &file_bytes, error);
     if (status != PLOG_OK || file_bytes <= segment_bytes(active)) return status;
@@ -81,9 +81,8 @@ static plog_status roll(plog_log *log, plog_error *error) {
 plog_status log_mend_tail(plog_log *log, plog_error *error) {
     log_segment *active = log_active(log);
     if (active->log_fd < 0) return PLOG_OK; /* it is cut when it is opened */
-    char name[VFS_NAME_BYTES], shown[VFS_SHOWN_BYTES];
-    segment_file_name(active, "log", name);
-    vfs_shown(&log->directory, name, shown, sizeof shown);
+    char shown[VFS_SHOWN_BYTES];
+    file_name_shown(&log->directory, active->base_offset, ".log", shown);
     plog_status status = vfs_truncate(active->log_fd, shown, segment_bytes(active), error);
     pthread_mutex_lock(&log->list_lock);
     index_file *offsets = &active->offset_index, *times = &active->time_index;
@@ -123,9 +122,8 @@ static void write_ahead(plog_log *log, int64_t batch_bytes) {
 static plog_status write_batch(plog_log *log, const batch_header *header, const uint8_t *batch, plog_error *error) {
     log_segment *active = log_active(log);
     int64_t position = segment_bytes(active), stable;
-    char name[VFS_NAME_BYTES], shown[VFS_SHOWN_BYTES];
-    segment_file_name(active, "log", name);
-    vfs_shown(&log->directory, name, shown, sizeof shown);
+    char shown[VFS_SHOWN_BYTES];
+    file_name_shown(&log->directory, active->base_offset, ".log", shown);
     plog_status status = vfs_write(active->log_fd, shown, batch, header->batch_bytes, position, error);
     if (status != PLOG_OK) return status;
     FAILPOINT("append written");

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "file_name.h"
 #include "log.h"
 
 static plog_status files_are_listed(plog_log *log, bool *listed_out, plog_error *error) {
@@ -61,7 +62,7 @@ static plog_status take_batches(plog_log *log, log_segment *active, int64_t file
 /* *holds_out false: the file is not what it was when the view was made. */
 static plog_status grow(plog_log *log, log_segment *active, bool *holds_out, plog_error *error) {
     char name[VFS_NAME_BYTES], shown[VFS_SHOWN_BYTES];
-    segment_file_name(active, "log", name);
+    file_name_for(active->base_offset, ".log", name);
     vfs_shown(&log->directory, name, shown, sizeof shown);
     int fd = -1;
     int64_t file_bytes = -1;

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "file_name.h"
 #include "log.h"
 
 typedef struct listing {
@@ -28,7 +29,7 @@ static plog_status visit_transit(void *context, const char *name, plog_error *er
 
 static plog_status visit_log(void *context, const char *name, plog_error *error) {
     listing *list = context;
-    int64_t base = log_parse_name(name, ".log");
+    int64_t base = file_name_offset(name, ".log");
     if (base < 0) return PLOG_OK;
     if (list->count == list->capacity) {
         int64_t capacity = list->capacity == 0 ? 16 : 2 * list->capacity;
@@ -54,7 +55,7 @@ static plog_status visit_orphan(void *context, const char *name, plog_error *err
     static const char *const suffixes[] = {".index", ".timeindex", ".txnindex"};
     const listing *list = context;
     for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
-        int64_t base = log_parse_name(name, suffixes[i]);
+        int64_t base = file_name_offset(name, suffixes[i]);
         if (base >= 0 && !listed(list, base)) return vfs_unlink(&list->log->directory, name, error);
     }
     return PLOG_OK;
@@ -64,7 +65,7 @@ plog_status log_open_segment_file(plog_log *log, int64_t base, plog_error *error
     log_segment *segment = segment_new(base, 0);
     if (segment == NULL) return fail_memory(error);
     char name[VFS_NAME_BYTES], shown[VFS_SHOWN_BYTES];
-    segment_file_name(segment, "log", name);
+    file_name_for(segment->base_offset, ".log", name);
     vfs_shown(&log->directory, name, shown, sizeof shown);
     int fd = -1;
     int64_t bytes = 0;
@@ -89,7 +90,7 @@ static plog_status visit_swap(void *context, const char *name, plog_error *error
     if (length >= sizeof final) return PLOG_OK;
     memcpy(final, name, length);
     final[length] = '\0';
-    int64_t base = log_parse_name(final, ".log");
+    int64_t base = file_name_offset(final, ".log");
     if (base < 0) /* its indexes are made anew */
         return vfs_unlink(&list->log->directory, name, error);
     vfs_directory *directory = &list->log->directory;

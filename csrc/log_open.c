@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "failpoint.h"
+#include "file_name.h"
 #include "log.h"
 
 static bool is_poisoned(const plog_log *log) {
@@ -56,7 +57,7 @@ static plog_status index_files_missing(plog_log *log, const log_segment *segment
 static plog_status settle_segment(plog_log *log, const log_segment *segment, plog_error *error) {
     if (log->read_only) return PLOG_OK;
     char name[VFS_NAME_BYTES], shown[VFS_SHOWN_BYTES];
-    segment_file_name(segment, "log", name);
+    file_name_for(segment->base_offset, ".log", name);
     vfs_shown(&log->directory, name, shown, sizeof shown);
     int fd = -1;
     plog_status status = vfs_open(&log->directory, name, VFS_WRITE, &fd, error);

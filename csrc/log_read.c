@@ -1,19 +1,13 @@
 /* Reading: finding the batch that holds an offset or a timestamp, and handing out runs of batches as they lie. */
 #include <inttypes.h>
-#include <stdio.h>
 
+#include "file_name.h"
 #include "log.h"
-
-static void shown_log(const plog_log *log, int64_t segment_base, char out[VFS_SHOWN_BYTES]) {
-    char name[VFS_NAME_BYTES];
-    snprintf(name, sizeof name, "%020" PRId64 ".log", segment_base);
-    vfs_shown(&log->directory, name, out, VFS_SHOWN_BYTES);
-}
 
 static plog_status corrupt_at(const plog_log *log, int64_t segment_base, int64_t position, int64_t offset,
                               const char *problem, plog_error *error) {
     char shown[VFS_SHOWN_BYTES];
-    shown_log(log, segment_base, shown);
+    file_name_shown(&log->directory, segment_base, ".log", shown);
     return fail(error, PLOG_CORRUPT, (error_place){shown, position, offset}, "%s", problem);
 }
 
@@ -33,7 +27,7 @@ static plog_status corrupt_batch(const plog_log *log, int64_t segment_base, cons
     uint32_t crc = batch_crc(walk->data + walk->position, header.batch_bytes);
     if (crc == header.crc) return status;
     char shown[VFS_SHOWN_BYTES];
-    shown_log(log, segment_base, shown);
+    file_name_shown(&log->directory, segment_base, ".log", shown);
     return fail(error, PLOG_CORRUPT, (error_place){shown, walk->position, walk->next_offset},
                 "crc 0x%08" PRIx32 ", computed 0x%08" PRIx32, header.crc, crc);
 }

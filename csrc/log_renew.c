@@ -18,6 +18,7 @@
 #include <stdlib.h>
 
 #include "failpoint.h"
+#include "file_name.h"
 #include "log.h"
 
 enum { COPY_BYTES = 1 << 20 };
@@ -40,7 +41,7 @@ static plog_status copy_bytes(int from, const char *from_shown, int to, const ch
 static plog_status renew_segment(plog_log *log, const log_segment *segment, plog_error *error) {
     const vfs_directory *directory = &log->directory;
     char name[VFS_NAME_BYTES], copy_name[VFS_NAME_BYTES + 16], shown[VFS_SHOWN_BYTES], copy_shown[VFS_SHOWN_BYTES];
-    segment_file_name(segment, "log", name);
+    file_name_for(segment->base_offset, ".log", name);
     snprintf(copy_name, sizeof copy_name, "%s.cleaned", name);
     vfs_shown(directory, name, shown, sizeof shown);
     vfs_shown(directory, copy_name, copy_shown, sizeof copy_shown);

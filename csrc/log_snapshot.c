@@ -1,27 +1,9 @@
 /* Producer state on the disk: snapshots beside the segments, and the replay of the log over them. */
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "file_name.h"
 #include "log.h"
-
-int64_t log_parse_name(const char *name, const char *suffix) {
-    enum { DIGITS = 20 };
-    if (strlen(name) != DIGITS + strlen(suffix) || strcmp(name + DIGITS, suffix) != 0) return -1;
-    uint64_t offset = 0;
-    for (int i = 0; i < DIGITS; i++) {
-        if (name[i] < '0' || name[i] > '9') return -1;
-        uint64_t digit = (uint64_t)(name[i] - '0');
-        if (offset > ((uint64_t)INT64_MAX - digit) / 10) return -1;
-        offset = offset * 10 + digit;
-    }
-    return (int64_t)offset;
-}
-
-static void snapshot_name(int64_t offset, char out[VFS_NAME_BYTES]) {
-    snprintf(out, VFS_NAME_BYTES, "%020" PRId64 ".snapshot", offset);
-}
 
 typedef struct newest {
     int64_t below; /* only snapshots below this offset */
@@ -31,7 +13,7 @@ typedef struct newest {
 static plog_status visit_newest(void *context, const char *name, plog_error *error) {
     (void)error;
     newest *search = context;
-    int64_t offset = log_parse_name(name, ".snapshot");
+    int64_t offset = file_name_offset(name, ".snapshot");
     if (offset > search->found && offset < search->below) search->found = offset;
     return PLOG_OK;
 }
@@ -39,7 +21,7 @@ static plog_status visit_newest(void *context, const char *name, plog_error *err
 static plog_status read_snapshot(plog_log *log, int64_t offset, producer_state *state, bool *usable_out,
                                  plog_error *error) {
     char name[VFS_NAME_BYTES], shown[VFS_SHOWN_BYTES];
-    snapshot_name(offset, name);
+    file_name_for(offset, ".snapshot", name);
     vfs_shown(&log->directory, name, shown, sizeof shown);
     *usable_out = false;
     int fd;
@@ -80,7 +62,7 @@ plog_status log_load_snapshot(plog_log *log, producer_state *state, int64_t offs
 
 plog_status log_save_snapshot(plog_log *log, int64_t offset, plog_error *error) {
     char name[VFS_NAME_BYTES];
-    snapshot_name(offset, name);
+    file_name_for(offset, ".snapshot", name);
     int64_t bytes = producer_state_snapshot_bytes(&log->producers);
     uint8_t *data = malloc((size_t)bytes);
     if (data == NULL) return fail_memory(error);
@@ -99,7 +81,7 @@ typedef struct sweep {
 
 static plog_status visit_sweep(void *context, const char *name, plog_error *error) {
     const sweep *sweeping = context;
-    int64_t offset = log_parse_name(name, ".snapshot");
+    int64_t offset = file_name_offset(name, ".snapshot");
     if (offset < 0 || offset == sweeping->newest) return PLOG_OK;
     int64_t at = log_find_segment(sweeping->log, offset);
     bool of_segment = at >= 0 && sweeping->log->segments[at]->base_offset == offset;

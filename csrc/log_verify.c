@@ -6,12 +6,11 @@
  *
  * Where it meets damage it goes on at the next batch that readers would go on at (batch_walk_resync), and tells what
  * lies between.  Nothing here is shared or locked: it needs no open log, and whoever writes is not in its way. */
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "crc32c.h"
+#include "file_name.h"
 #include "log.h"
 #include "record.h"
 
@@ -93,7 +92,7 @@ void plog_verify_free(plog_verify *v) {
 plog_status plog_verify_segment(plog_verify *v, int64_t base_offset, int64_t bytes, int64_t limit_offset,
                                 const plog_verify_places *places, plog_error *error) {
     char name[VFS_NAME_BYTES];
-    snprintf(name, sizeof name, "%020" PRId64 ".log", base_offset);
+    file_name_for(base_offset, ".log", name);
     vfs_shown(&v->directory, name, v->shown, sizeof v->shown);
     vfs_close(v->fd);
     v->fd = -1;
@@ -152,7 +151,7 @@ static plog_status read_batch(plog_verify *v, batch_header *header, const uint8_
     if (*problem_out != NULL) return PLOG_OK;
     if (header->batch_bytes <= WINDOW_BYTES) status = need(v, v->position, header->batch_bytes, batch_out, error);
     uint32_t crc = 0;
-    const uint8_t *piece;
+    const uint8_t *piece = NULL;
     for (int64_t at = BATCH_ATTRIBUTES_AT; at < header->batch_bytes && status == PLOG_OK; at += WINDOW_BYTES) {
         int64_t bytes = header->batch_bytes - at < WINDOW_BYTES ? header->batch_bytes - at : WINDOW_BYTES;
         status = need(v, v->position + at, bytes, &piece, error);

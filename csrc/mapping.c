@@ -2,11 +2,11 @@
 
 #include <assert.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "batch.h"
 #include "bytes.h"
+#include "file_name.h"
 
 plog_status mapping_new(int fd, const char *shown, size_t bytes, plog_mapping **out, plog_error *error) {
     plog_mapping *mapping = malloc(sizeof *mapping);
@@ -46,7 +46,7 @@ void plog_mapping_release(plog_mapping *mapping) {
 plog_status mapping_fail(const plog_mapping *mapping, const vfs_directory *directory, int64_t segment_base,
                          int64_t bytes, int64_t position, int64_t offset, plog_error *error) {
     char name[VFS_NAME_BYTES], shown[VFS_SHOWN_BYTES];
-    snprintf(name, sizeof name, "%020" PRId64 ".log", segment_base);
+    file_name_for(segment_base, ".log", name);
     vfs_shown(directory, name, shown, sizeof shown);
     const uint8_t *lost = guard_first_lost(mapping->guard);
     int64_t lost_at = lost == NULL || lost - mapping->data < position ? position : lost - mapping->data;

@@ -1,9 +1,9 @@
 #include "segment.h"
 
 #include <assert.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
+
+#include "file_name.h"
 
 log_segment *segment_new(int64_t base_offset, int64_t bytes) {
     log_segment *new = malloc(sizeof *new);
@@ -14,8 +14,8 @@ log_segment *segment_new(int64_t base_offset, int64_t bytes) {
                          .first_timestamp = NO_FIRST_TIMESTAMP,
                          .log_fd = -1};
     atomic_init(&new->bytes, bytes);
-    index_file_init(&new->offset_index, base_offset, "index", OFFSET_ENTRY_BYTES);
-    index_file_init(&new->time_index, base_offset, "timeindex", TIME_ENTRY_BYTES);
+    index_file_init(&new->offset_index, base_offset, ".index", OFFSET_ENTRY_BYTES);
+    index_file_init(&new->time_index, base_offset, ".timeindex", TIME_ENTRY_BYTES);
     return new;
 }
 
@@ -37,21 +37,11 @@ void segment_close_files(log_segment *segment) {
     segment->indexes_mended = false;
 }
 
-void segment_file_name(const log_segment *segment, const char *suffix, char out[VFS_NAME_BYTES]) {
-    snprintf(out, VFS_NAME_BYTES, "%020" PRId64 ".%s", segment->base_offset, suffix);
-}
-
-static void shown_log(const log_segment *segment, const vfs_directory *directory, char out[VFS_SHOWN_BYTES]) {
-    char name[VFS_NAME_BYTES];
-    segment_file_name(segment, "log", name);
-    vfs_shown(directory, name, out, VFS_SHOWN_BYTES);
-}
-
 plog_status segment_fail(const log_segment *segment, const vfs_directory *directory, int64_t position, int64_t offset,
                          const char *problem, plog_error *error) {
     char shown[VFS_SHOWN_BYTES];
     int64_t bytes = segment_bytes(segment);
-    shown_log(segment, directory, shown);
+    file_name_shown(directory, segment->base_offset, ".log", shown);
     if (segment->mapping != NULL && mapping_lost(segment->mapping, position, bytes - position))
         return mapping_fail(segment->mapping, directory, segment->base_offset, bytes, position, offset, error);
     return fail(error, PLOG_CORRUPT, (error_place){shown, position, offset}, "%s", problem);
@@ -73,7 +63,7 @@ plog_status segment_map(log_segment *segment, const vfs_directory *directory, in
     if (segment->mapping != NULL && (int64_t)segment->mapping->bytes >= bytes && segment_is_sound(segment))
         return PLOG_OK;
     char name[VFS_NAME_BYTES], shown[VFS_SHOWN_BYTES];
-    segment_file_name(segment, "log", name);
+    file_name_for(segment->base_offset, ".log", name);
     vfs_shown(directory, name, shown, sizeof shown);
     int fd;
     plog_status status = vfs_open(directory, name, VFS_READ, &fd, error);
@@ -151,8 +141,8 @@ plog_status segment_rebuild_indexes(log_segment *segment, const vfs_directory *d
     /* In memory first; a file that is being appended to is written anew at the end. */
     index_file offsets_before = segment->offset_index, times_before = segment->time_index;
     segment_mark before = segment_mark_of(segment);
-    index_file_init(&segment->offset_index, segment->base_offset, "index", OFFSET_ENTRY_BYTES);
-    index_file_init(&segment->time_index, segment->base_offset, "timeindex", TIME_ENTRY_BYTES);
+    index_file_init(&segment->offset_index, segment->base_offset, ".index", OFFSET_ENTRY_BYTES);
+    index_file_init(&segment->time_index, segment->base_offset, ".timeindex", TIME_ENTRY_BYTES);
     segment_forget_indexes(segment);
     plog_status status = segment_map(segment, directory, bytes, error);
     if (status == PLOG_OK && bytes > 0) {
@@ -207,7 +197,7 @@ plog_status segment_load_indexes(log_segment *segment, const vfs_directory *dire
 plog_status segment_begin(log_segment *segment, const vfs_directory *directory, plog_error *error) {
     assert(segment->log_fd < 0 && segment->indexes_loaded);
     char name[VFS_NAME_BYTES], shown[VFS_SHOWN_BYTES];
-    segment_file_name(segment, "log", name);
+    file_name_for(segment->base_offset, ".log", name);
     vfs_shown(directory, name, shown, sizeof shown);
     plog_status status = vfs_open(directory, name, VFS_CREATE, &segment->log_fd, error);
     /* Nothing may lie behind the valid bytes: a later, shorter append would leave it there to be read as a batch. */
@@ -220,7 +210,7 @@ plog_status segment_begin(log_segment *segment, const vfs_directory *directory, 
 void segment_write_ahead(log_segment *segment, const vfs_directory *directory, int64_t batch_bytes, int64_t bytes_max) {
     static const uint8_t zeros[64 * 1024];
     char shown[VFS_SHOWN_BYTES];
-    shown_log(segment, directory, shown);
+    file_name_shown(directory, segment->base_offset, ".log", shown);
     plog_error ignored; /* whoever appends there meets it, if it matters */
     int64_t bytes = segment_bytes(segment), at;
     if (vfs_file_bytes(segment->log_fd, shown, &at, &ignored) != PLOG_OK || at >= bytes + batch_bytes) return;

@@ -39,7 +39,6 @@ typedef struct log_segment {
 
 log_segment *segment_new(int64_t base_offset, int64_t bytes);
 void segment_free(log_segment *segment);
-void segment_file_name(const log_segment *segment, const char *suffix, char out[VFS_NAME_BYTES]);
 
 static inline int64_t segment_bytes(const log_segment *segment) {
     return atomic_load_explicit(&((log_segment *)(uintptr_t)segment)->bytes, memory_order_acquire);

@@ -1,10 +1,9 @@
 #include "txn_index.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "bytes.h"
+#include "file_name.h"
 
 void txn_list_free(txn_list *list) {
     free(list->entries);
@@ -55,7 +54,7 @@ bool txn_list_aborted(const txn_list *list, int64_t producer_id, int64_t base_of
 plog_status txn_index_write(const txn_list *list, const vfs_directory *directory, int64_t base_offset,
                             int64_t end_offset, plog_error *error) {
     char name[VFS_NAME_BYTES];
-    snprintf(name, sizeof name, "%020" PRId64 ".txnindex", base_offset);
+    file_name_for(base_offset, ".txnindex", name);
     int64_t from = first_ending_from(list, base_offset), to = first_ending_from(list, end_offset);
     if (from == to) return vfs_unlink(directory, name, error);
     uint8_t *bytes = malloc((size_t)(to - from) * TXN_ENTRY_BYTES);

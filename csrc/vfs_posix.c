@@ -68,8 +68,17 @@ plog_status vfs_directory_list(const vfs_directory *directory,
     return status;
 }
 
+static char *put_text(char *at, const char *end, const char *text) {
+    size_t bytes = strlen(text), bytes_max = (size_t)(end - at);
+    if (bytes > bytes_max) bytes = bytes_max;
+    memcpy(at, text, bytes);
+    return at + bytes;
+}
+
 void vfs_shown(const vfs_directory *directory, const char *name, char *out, size_t out_bytes) {
-    snprintf(out, out_bytes, "%s/%s", directory->shown, name);
+    const char *end = out + out_bytes - 1;
+    char *at = put_text(put_text(put_text(out, end, directory->shown), end, "/"), end, name);
+    *at = '\0';
 }
 
 /* A FIFO or a device in the place of a file: reading it may wait for ever, or do something. */

@@ -21,6 +21,7 @@ C_LAYERS = (
     ("pylog",),
     ("error",),
     ("columns", "vfs"),
+    ("file_name",),
     ("fork", "mapping", "index_file", "producer_state", "shared"),
     ("txn_index", "bell"),
     ("segment",),

@@ -8,6 +8,7 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
+#include "../../csrc/file_name.h"
 #include "check.h"
 #include "log_make.h"
 
@@ -256,10 +257,10 @@ static void check_files(void) {
     DIR *directory = opendir(scratch);
     CHECK(directory != NULL);
     for (struct dirent *entry; (entry = readdir(directory)) != NULL;) {
-        int64_t base = log_parse_name(entry->d_name, ".log");
+        int64_t base = file_name_offset(entry->d_name, ".log");
         CHECK(base <= state.active_base_offset);
         if (base >= 0) check_segment(base, base == state.active_base_offset ? state.active_bytes : INT64_MAX);
-        if (log_parse_name(entry->d_name, ".snapshot") > state.log_end_offset)
+        if (file_name_offset(entry->d_name, ".snapshot") > state.log_end_offset)
             CHECK_FAIL("%s: producer state of records that were cut off", entry->d_name);
     }
     closedir(directory);

@@ -3,6 +3,7 @@
 
 #include <sys/wait.h>
 
+#include "../../csrc/file_name.h"
 #include "../../csrc/log.h"
 #include "log_make.h"
 
@@ -88,7 +89,7 @@ static inodes inodes_of(const plog_log *log) {
     for (int i = 0; i < found.count; i++) {
         char name[VFS_NAME_BYTES], path[512];
         found.bases[i] = log->segments[i]->base_offset;
-        segment_file_name(log->segments[i], "log", name);
+        file_name_for(log->segments[i]->base_offset, ".log", name);
         path_of(name, path);
         found.files[i] = open(path, O_RDONLY);
         CHECK(found.files[i] >= 0);
@@ -209,7 +210,7 @@ static void what_nobody_has_any_more_is_cut_and_told(void) {
     int64_t flushed, bytes;
     plog_log *log = poisoned_log(&kept, &flushed);
     char name[VFS_NAME_BYTES];
-    segment_file_name(log_active(log), "log", name);
+    file_name_for(log_active(log)->base_offset, ".log", name);
     int64_t position = kept.batches[kept.count - 1].position;
     go(log);
     uint8_t *data = file_read(name, &bytes);

@@ -402,7 +402,7 @@ class Producer(Closing):
         try:
             codec = self._codec_for(lane.topic)
             block = _compressed(codec, buffer) if codec else buffer
-            appended = lane.partition.native.append(block, ahead=self._acks == "all")
+            base_offset, timestamp, rolled = lane.partition.native.append(block, ahead=self._acks == "all")
         except ClosedError:
             self._fail(batch, UnknownTopicOrPartitionError(f"topic {lane.topic.name} was deleted"))
         except BaseException as error:
@@ -410,13 +410,13 @@ class Producer(Closing):
             if not isinstance(error, Exception):
                 raise
         else:
-            batch.base_offset, batch.timestamp = appended.base_offset, appended.timestamp
+            batch.base_offset, batch.timestamp = base_offset, timestamp
             if self._acks == "all":
                 lane.unflushed.append(batch)
                 self._unflushed_lanes[id(lane)] = lane
             else:
                 batch.finish()
-            self._log.flusher.note_append(lane.partition, appended.rolled)
+            self._log.flusher.note_append(lane.partition, rolled)
 
     def _fail(self, batch: Batch, error: BaseException) -> None:
         self._failed.append(batch)

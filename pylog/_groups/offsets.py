@@ -82,8 +82,8 @@ class CommittedOffsets:
             builder = _native.BatchBuilder(sum(len(key) + len(value or b"") for key, value in records) + 4096)
             for key, value in records:
                 builder.append(value, key, None, None)
-            appended = table.partition.native.append(builder.finish())
-        self._log.flusher.note_append(table.partition, appended.rolled)
+            _, _, rolled = table.partition.native.append(builder.finish())
+        self._log.flusher.note_append(table.partition, rolled)
 
     def make_topic(self) -> None:
         """Make the topic unless it is there."""

@@ -33,7 +33,7 @@ from .batches import (
     parse_batch,
 )
 from .calls import BATCH_HEADER_BYTES, CHECK_CRCS, CONTROL, READ_COMMITTED, at_fork, call, check_fork, ffi, lib
-from .log import Appended, LogState, NativeLog, Recovery
+from .log import LogState, NativeLog, Recovery
 from .shared import Bell, Guard, Shared, SharedBell, Watch, close_lock_file, open_lock_file, renew_guard
 
 __all__ = [
@@ -41,7 +41,6 @@ __all__ = [
     "CHECK_CRCS",
     "CONTROL",
     "READ_COMMITTED",
-    "Appended",
     "BatchBuffer",
     "BatchBuilder",
     "BatchHeader",

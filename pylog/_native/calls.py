@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from .. import _core  # type: ignore[attr-defined]
 from .._errors import (
@@ -55,7 +55,7 @@ def _begin_child() -> None:
 os.register_at_fork(after_in_child=_begin_child)
 
 
-def raise_status(error: Any) -> None:
+def raise_status(error: Any) -> NoReturn:
     message = ffi.string(error.message).decode(errors="replace")
     file = ffi.string(error.file).decode(errors="surrogateescape")
     status = error.status
@@ -78,6 +78,11 @@ def raise_status(error: Any) -> None:
     if status == lib.PLOG_POISONED:
         raise StorageError(5, message, file)
     raise PylogError(f"status {status}: {file}: {message}")
+
+
+def raise_bytes(error: bytes) -> NoReturn:
+    """The same, of a plog_error's bytes."""
+    raise_status(ffi.from_buffer("plog_error *", error))
 
 
 def call(function: Any, *arguments: Any) -> None:

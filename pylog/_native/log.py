@@ -13,7 +13,7 @@ import numpy as np
 from .._errors import ClosedError, ForkError, IllegalStateError
 from .._objects import Handle, Record
 from .batches import Chunk, SmallChunk
-from .calls import call, check_fork, ffi, lib
+from .calls import call, check_fork, ffi, lib, raise_bytes
 from .shared import Bell, Shared, SharedBell
 
 if TYPE_CHECKING:
@@ -44,16 +44,19 @@ class LogState(NamedTuple):
     log_bytes: int
 
 
-class Appended(NamedTuple):
-    """Where a batch went; timestamp is -1 unless the log gives timestamps."""
-
-    base_offset: int
-    timestamp: int
-    rolled: bool
-
-
 _EMPTY = np.empty(0, np.uint8)
-_AWAIT = int(ffi.cast("uintptr_t", ffi.addressof(lib, "plog_log_await")))
+
+
+def _address(name: str) -> int:
+    return int(ffi.cast("uintptr_t", ffi.addressof(lib, name)))
+
+
+_ENGINE = (
+    _address("plog_log_append"),
+    _address("plog_log_append_ahead"),
+    _address("plog_log_flush"),
+    _address("plog_log_await"),
+)
 
 
 def _options(config: dict[str, Any], dense: bool) -> Any:
@@ -94,7 +97,7 @@ class NativeLog:
         bell: Bell | SharedBell,
         shared: Shared | None,
     ) -> None:
-        self._handle = Handle(0)
+        self._handle = Handle(0, _ENGINE, raise_bytes)
         self._log: Any = None
         self._gone: type[IllegalStateError] = ClosedError
         self._bell, self._shared = bell, shared  # they outlive the log
@@ -115,7 +118,7 @@ class NativeLog:
         out, recovery = ffi.new("plog_log **"), ffi.new("plog_recovery *")
         call(lib.plog_log_open, os.fsencode(directory), params, out, recovery)
         self._log = out[0]
-        self._handle = Handle(int(ffi.cast("uintptr_t", self._log)))
+        self._handle = Handle(int(ffi.cast("uintptr_t", self._log)), _ENGINE, raise_bytes)
         self.slot = int(lib.plog_log_slot(self._log))  # -1: it shares nothing
         self.recovery = Recovery(
             recovery.scanned_bytes,
@@ -133,6 +136,7 @@ class NativeLog:
         return self._log
 
     def _refuse(self) -> NoReturn:
+        check_fork()
         whose = "closed" if self._gone is ClosedError else "open in the parent process, not here"
         raise self._gone(f"{self.directory} is {whose}")
 
@@ -151,27 +155,17 @@ class NativeLog:
         log, self._log = self._log, None
         return log
 
-    def append(self, batch: Buffer, *, ahead: bool = False) -> Appended:
-        """Append one finished batch; its offset, epoch and CRC are written into it.  ahead: a flush follows at once."""
-        log = self._enter()
-        try:
-            view = ffi.from_buffer(batch, require_writable=True)
-            out = ffi.new("plog_appended *")
-            append = lib.plog_log_append_ahead if ahead else lib.plog_log_append
-            call(append, log, ffi.cast("uint8_t *", view), len(view), out)
-            return Appended(out.base_offset, out.timestamp, bool(out.rolled))
-        finally:
-            self._leave()
+    def append(self, batch: Buffer, *, ahead: bool = False) -> tuple[int, int, bool]:
+        """Append one finished batch; its offset, epoch and CRC are written into it.  ahead: a flush follows at once.
+
+        Its base offset, its timestamp if the log gives them, else -1, and whether a segment was begun for it.
+        """
+        return self._handle.append(batch, ahead) or self._refuse()
 
     def flush(self) -> int:
         """Return once everything appended is on the disk; the offset up to which it is."""
-        log = self._enter()
-        try:
-            out = ffi.new("int64_t *")
-            call(lib.plog_log_flush, log, out)
-            return int(out[0])
-        finally:
-            self._leave()
+        flushed_offset = self._handle.flush()
+        return self._refuse() if flushed_offset is None else flushed_offset
 
     def fetch(self, offset: int, bytes_max: int, flags: int, cursor: Any = None) -> Chunk:
         """The next chunk at or after `offset`; records 0: nothing there up to next_offset."""
@@ -232,7 +226,6 @@ class NativeLog:
         check_fork()
         return functools.partial(
             self._handle.wait_for_few,
-            _AWAIT,
             seen,
             int(seconds * 1e6),
             reader,

@@ -58,9 +58,9 @@ class Journal:
         noted = sum(len(name) * 4 + len(data or b"") + 20 for name, data in headers or ())
         builder = _native.BatchBuilder(len(value or b"") + len(key or b"") + noted + RECORD_BYTES)
         builder.append(value, key, headers, None)
-        appended = self.partition.native.append(builder.finish())
-        self._log.flusher.note_append(self.partition, appended.rolled)
-        return appended.base_offset
+        offset, _, rolled = self.partition.native.append(builder.finish())
+        self._log.flusher.note_append(self.partition, rolled)
+        return offset
 
     def ack(self, offsets: Array) -> None:
         """These, in rising order, are settled."""

@@ -1,6 +1,7 @@
 """pylog._objects.Handle: who is calling into a log, and who may free it."""
 
 from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 
@@ -8,8 +9,16 @@ import pylog
 from pylog._objects import Handle
 
 
+def no_log(address: int) -> Handle:
+    return Handle(address, (0, 0, 0, 0), _never)
+
+
+def _never(error: bytes) -> NoReturn:
+    raise AssertionError(error)
+
+
 def test_a_log_is_taken_once_and_not_entered_after_that() -> None:
-    handle = Handle(4096)
+    handle = no_log(4096)
     assert handle.enter()
     assert handle.calls == 1
     assert handle.take()
@@ -21,7 +30,7 @@ def test_a_log_is_taken_once_and_not_entered_after_that() -> None:
 
 
 def test_whoever_takes_a_log_is_told_once_when_the_last_call_has_returned() -> None:
-    handle, told = Handle(4096), []
+    handle, told = no_log(4096), []
     assert handle.enter()
     assert handle.enter()
     assert handle.take(lambda: told.append(handle.calls))
@@ -29,26 +38,32 @@ def test_whoever_takes_a_log_is_told_once_when_the_last_call_has_returned() -> N
     assert told == []
     handle.leave()
     assert told == [0]
-    idle = Handle(4096)
+    idle = no_log(4096)
     assert idle.take(lambda: told.append(1))  # nobody is inside: nothing is to be waited for
     assert told == [0]
 
 
 def test_no_log_is_neither_entered_nor_taken() -> None:
-    handle = Handle(0)
+    handle = no_log(0)
     assert not handle.enter()
     assert not handle.take()
+    assert handle.append(bytearray(61), False) is None
+    assert handle.flush() is None
+    with pytest.raises(TypeError, match="batch and ahead"):
+        handle.append(bytearray(61))  # type: ignore[call-arg]
+    with pytest.raises(BufferError):
+        handle.append(b"not to be written to", False)
 
 
 def test_waiting_refuses_what_is_no_partition() -> None:
-    handle, reader = Handle(0), SimpleNamespace(position=0)
-    with pytest.raises(TypeError, match="12 arguments, not 0"):
+    handle, reader = no_log(0), SimpleNamespace(position=0)
+    with pytest.raises(TypeError, match="11 arguments, not 0"):
         handle.wait_for_few()  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="tp must be a TopicPartition"):
-        handle.wait_for_few(0, 0, 0, reader, 0, 0, 0, 0, "orders", 1, None, None)  # type: ignore[arg-type]
+        handle.wait_for_few(0, 0, reader, 0, 0, 0, 0, "orders", 1, None, None)  # type: ignore[arg-type]
     orders = pylog.TopicPartition("orders", 0)
     with pytest.raises(TypeError):
-        handle.wait_for_few(0, 0, 0, SimpleNamespace(position="0"), 0, 0, 0, 0, orders, 1, None, None)
+        handle.wait_for_few(0, 0, SimpleNamespace(position="0"), 0, 0, 0, 0, orders, 1, None, None)
     with pytest.raises(AttributeError):
-        handle.wait_for_few(0, 0, 0, SimpleNamespace(), 0, 0, 0, 0, orders, 1, None, None)  # type: ignore[arg-type]
-    assert handle.wait_for_few(0, 0, 0, reader, 0, 0, 0, 0, orders, 1, None, None) is None  # it was taken
+        handle.wait_for_few(0, 0, SimpleNamespace(), 0, 0, 0, 0, orders, 1, None, None)
+    assert handle.wait_for_few(0, 0, reader, 0, 0, 0, 0, orders, 1, None, None) is None  # it was taken

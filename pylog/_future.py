@@ -6,6 +6,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._errors import KafkaTimeoutError
@@ -44,6 +45,7 @@ class Batch:
         "done",
         "error",
         "gate",
+        "gathering",
         "lane",
         "producer",
         "seen",
@@ -61,6 +63,7 @@ class Batch:
         self.seen = False  # somebody has got the error, or will by a callback
         self.callbacks: list[Callable[[], object]] | None = None
         self.gate = threading.Lock()
+        self.gathering: threading.Lock | None = None  # of whoever waits for the other threads' records
         self.waiting = 0  # threads
 
     def finish(self, error: BaseException | None = None) -> None:
@@ -69,6 +72,7 @@ class Batch:
             self.error = error
             self.done = True
             callbacks, self.callbacks = self.callbacks, None
+        self._end_gathering()
         for callback in callbacks or ():
             _run(callback)
 
@@ -90,7 +94,9 @@ class Batch:
         lane = self.lane
         self.waiting = waiting = self.waiting + 1
         if waiting == lane.company > 1:
-            lane.complete()
+            if self.producer.push(self, 0, gather=False):
+                return
+            self._end_gathering()
         # The first who waits sees to it; the others wait for him, and then let each other through.
         seconds = -1 if timeout is None else min(max(timeout, 0), threading.TIMEOUT_MAX)
         if self.gate.acquire(timeout=seconds):
@@ -100,6 +106,11 @@ class Batch:
             finally:
                 self.gate.release()
         raise KafkaTimeoutError(f"not acknowledged within {timeout} s")
+
+    def _end_gathering(self) -> None:
+        if self.gathering is not None:
+            with suppress(RuntimeError):  # it is over already
+                self.gathering.release()
 
     def result(self) -> None:
         """Raise the batch's error, if it has one; it then counts as seen."""

@@ -108,7 +108,8 @@ class Producer(Closing):
             try:
                 future = builder.append_future(Future, batch, value, key, headers, timestamp)
                 assert future is not None  # an empty batch takes any record
-                self._check_size(lane)
+                if builder.size_bytes > lane.topic.batch_bytes_max:
+                    self._check_size(lane)
             except BaseException:
                 builder.clear()
                 raise
@@ -221,20 +222,25 @@ class Producer(Closing):
                 self._append(lane)
         self._flush_lanes()
 
-    def push(self, batch: Batch, seconds: float) -> bool:
+    def push(self, batch: Batch, seconds: float, *, gather: bool = True) -> bool:
         """See this batch acknowledged, or failed: append it unless that has begun, and flush it if acks asks for it.
 
-        False: for so long (-1: without end) other threads were at it, and the batch's turn has not come.
+        gather: wait for the threads that came along the last time, who may see to it then.  False: for so long (-1:
+        without end) other threads were at it, and the batch's turn has not come.
         """
         lane = batch.lane
         turn = lane.turn if self._acks == "all" else self._lock
         if not turn.acquire(timeout=seconds):
             return False
+        if gather and batch.waiting < lane.company and not batch.done:
+            turn.release()
+            lane.gather(batch)
+            if not turn.acquire(timeout=seconds):
+                return False
         try:
             if self._acks != "all":
                 self._append(lane, batch)
             elif not batch.done:  # meanwhile, other threads' records gather in the next batch
-                lane.gather(batch)
                 self._flush(lane, batch)
                 lane.company = batch.waiting
         finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -30,7 +29,7 @@ ALL_ROWS = slice(None)
 class Lane:
     """A producer's way into one partition: the open batch, and batches that wait for the disk."""
 
-    __slots__ = ("_complete", "builder", "company", "flush_seconds", "partition", "topic", "tp", "turn", "unflushed")
+    __slots__ = ("builder", "company", "flush_seconds", "partition", "topic", "tp", "turn", "unflushed")
 
     def __init__(self, topic: Topic, partition: Partition, batch_size: int) -> None:
         self.topic = topic
@@ -41,22 +40,18 @@ class Lane:
         self.turn = threading.Lock()  # of whoever flushes; taken before the producer's lock
         self.company = 1  # threads that waited for the last flush together
         self.flush_seconds = 0.0  # how long that took
-        self._complete = threading.Lock()  # released when as many wait for the open batch
-
-    def complete(self) -> None:
-        """As many wait for the open batch as waited for the last one."""
-        with suppress(RuntimeError):  # nobody gathers
-            self._complete.release()
 
     def gather(self, batch: Batch) -> None:
         """Let the threads that the last flush let go come along: one flush serves them all.
 
         They take turns at the interpreter, so the first is back while the others have not yet sent their next record.
-        It waits for them no longer than a flush takes, and if they do not come, once.
+        The last of them flushes; the first, who waits here, does so if they take longer than a flush.  If they do not
+        come, that happens once.
         """
-        self._complete.acquire(blocking=False)
-        if batch.waiting < self.company:
-            self._complete.acquire(timeout=min(self.flush_seconds, GATHER_SECONDS_MAX))
+        batch.gathering = gathering = threading.Lock()
+        gathering.acquire()
+        if batch.waiting < self.company and not batch.done:
+            gathering.acquire(timeout=min(self.flush_seconds, GATHER_SECONDS_MAX))
 
 
 class Route:

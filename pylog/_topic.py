@@ -23,27 +23,18 @@ class Topic:
     def configure(self, given: Mapping[str, Any], dense: bool) -> None:
         """Take other settings.  dense: its logs have never been compacted, so offsets have no gaps."""
         self.given = dict(given)
-        self.config = topic_config(given)
+        self.config = config = topic_config(given)
         self.dense = dense
+        # Whether the newest record of each key is what counts: then every record needs a key.
+        self.compacted = "compact" in config["cleanup_policy"]
+        codec = config["compression_type"]
+        # What the topic wants; None: the producer's.
+        self.codec = None if codec == "producer" else CODECS["none" if codec == "uncompressed" else codec]
+        # The largest batch that its logs take.
+        self.batch_bytes_max = int(min(config["max_message_bytes"], config["segment_bytes"]))
         for partition in self.partitions:
             if partition.is_open:
                 partition.native.set_options(self.config, dense)
-
-    @property
-    def compacted(self) -> bool:
-        """Whether the newest record of each key is what counts: then every record needs a key."""
-        return "compact" in self.config["cleanup_policy"]
-
-    @property
-    def codec(self) -> int | None:
-        """The codec that the topic wants, None: the producer's."""
-        wanted = self.config["compression_type"]
-        return None if wanted == "producer" else CODECS["none" if wanted == "uncompressed" else wanted]
-
-    @property
-    def batch_bytes_max(self) -> int:
-        """Largest batch that its logs take."""
-        return int(min(self.config["max_message_bytes"], self.config["segment_bytes"]))
 
     def partition(self, number: int) -> Partition:
         """The partition of that number, or UnknownTopicOrPartitionError."""

@@ -178,7 +178,7 @@ def test_a_flush_waits_for_the_threads_that_shared_the_last_one(
     lane.company, lane.flush_seconds = 2, 600
     leader = threading.Thread(target=first.get)
     leader.start()
-    while not lane.turn.locked():
+    while first.batch.gathering is None:
         time.sleep(0.001)
     assert not first.done()
     second = producer.send("orders", b"1 0", partition=0)

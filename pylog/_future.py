@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 import threading
 from collections.abc import Callable, Generator
@@ -10,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._errors import KafkaTimeoutError
-from ._native import FutureBase, at_fork
+from ._native import FutureBase, at_fork, forks
 from ._types import RecordMetadata, TopicPartition
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Batch:
         "callbacks",
         "done",
         "error",
+        "forks",
         "gate",
         "gathering",
         "lane",
@@ -65,6 +67,7 @@ class Batch:
         self.gate = threading.Lock()
         self.gathering: threading.Lock | None = None  # of whoever waits for the other threads' records
         self.waiting = 0  # threads
+        self.forks = forks()  # of the process that made it
 
     def finish(self, error: BaseException | None = None) -> None:
         """Mark as acknowledged or failed, run callbacks."""
@@ -90,7 +93,8 @@ class Batch:
         """Send without waiting for linger, and wait until done."""
         if self.done:
             return
-        self.producer.check_not_forked()
+        if forks() != self.forks:
+            self.producer.check_not_forked()
         lane = self.lane
         self.waiting = waiting = self.waiting + 1
         if waiting == lane.company > 1:
@@ -99,7 +103,7 @@ class Batch:
             self._end_gathering()
         # The first who waits sees to it; the others wait for him, and then let each other through.
         seconds = -1 if timeout is None else min(max(timeout, 0), threading.TIMEOUT_MAX)
-        if self.gate.acquire(timeout=seconds):
+        if self.gate.acquire(True, seconds):
             try:
                 if self.done or self.producer.push(self, seconds):
                     return
@@ -251,6 +255,10 @@ class Settled(_Verbs[T]):
         return self
 
 
+# A record's place from its fields, without a call of Python's.
+_metadata: Callable[[tuple[str, int, int, int]], RecordMetadata] = functools.partial(tuple.__new__, RecordMetadata)
+
+
 class Future(_Verbs[RecordMetadata], FutureBase):
     """The place of one record that was sent.  get, result, exception, callbacks, await."""
 
@@ -277,7 +285,7 @@ class Future(_Verbs[RecordMetadata], FutureBase):
         batch = self.batch
         offset = batch.base_offset + self.index if batch.base_offset >= 0 else -1
         timestamp = batch.timestamp if batch.timestamp >= 0 else self.timestamp
-        return RecordMetadata(*batch.lane.tp, offset, timestamp)
+        return _metadata((*batch.lane.tp, offset, timestamp))
 
     def __repr__(self) -> str:
         state = "failed" if self.batch.error else "done" if self.batch.done else "pending"

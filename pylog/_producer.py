@@ -23,7 +23,7 @@ from ._config import ProducerConfig, producer_config
 from ._encoder import ColumnEncoder, now_ms, set_batch_length
 from ._errors import ClosedError, MessageSizeTooLargeError, PylogError, UnknownTopicOrPartitionError
 from ._future import Batch, Future, ManyFuture
-from ._routing import ALL_ROWS, BATCH_BYTES_MIN, Items, Lane, Route, Rows
+from ._routing import ALL_ROWS, BATCH_BYTES_MIN, GATHER_FLUSHES_MAX, Items, Lane, Route, Rows
 from ._serializers import resolve_serializer
 from ._types import Column, Headers
 
@@ -235,6 +235,8 @@ class Producer(Closing):
         if gather and batch.waiting < lane.company and not batch.done:
             turn.release()
             lane.gather(batch)
+            if batch.done:
+                return True
             if not turn.acquire(timeout=seconds):
                 return False
         try:
@@ -243,6 +245,7 @@ class Producer(Closing):
             elif not batch.done:  # meanwhile, other threads' records gather in the next batch
                 self._flush(lane, batch)
                 lane.company = batch.waiting
+                lane.patience = 1 if gather else GATHER_FLUSHES_MAX
         finally:
             turn.release()
         return True

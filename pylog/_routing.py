@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BATCH_BYTES_MIN = 128
 GATHER_SECONDS_MAX = 0.001
+GATHER_FLUSHES_MAX = 3
 Items: TypeAlias = list[Any] | tuple[Any, ...]
 Rows: TypeAlias = slice | list[int]
 ALL_ROWS = slice(None)
@@ -29,7 +30,7 @@ ALL_ROWS = slice(None)
 class Lane:
     """A producer's way into one partition: the open batch, and batches that wait for the disk."""
 
-    __slots__ = ("builder", "company", "flush_seconds", "partition", "topic", "tp", "turn", "unflushed")
+    __slots__ = ("builder", "company", "flush_seconds", "partition", "patience", "topic", "tp", "turn", "unflushed")
 
     def __init__(self, topic: Topic, partition: Partition, batch_size: int) -> None:
         self.topic = topic
@@ -40,18 +41,19 @@ class Lane:
         self.turn = threading.Lock()  # of whoever flushes; taken before the producer's lock
         self.company = 1  # threads that waited for the last flush together
         self.flush_seconds = 0.0  # how long that took
+        self.patience = 1  # flushes that the first of them waits for the others
 
     def gather(self, batch: Batch) -> None:
         """Let the threads that the last flush let go come along: one flush serves them all.
 
         They take turns at the interpreter, so the first is back while the others have not yet sent their next record.
         The last of them flushes; the first, who waits here, does so if they take longer than a flush.  If they do not
-        come, that happens once.
+        come, that happens once.  While they do come he sleeps through their flush too, for that is what he waits for.
         """
         batch.gathering = gathering = threading.Lock()
         gathering.acquire()
         if batch.waiting < self.company and not batch.done:
-            gathering.acquire(timeout=min(self.flush_seconds, GATHER_SECONDS_MAX))
+            gathering.acquire(timeout=min(self.patience * self.flush_seconds, GATHER_SECONDS_MAX))
 
 
 class Route:

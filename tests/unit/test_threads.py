@@ -181,9 +181,19 @@ def test_a_flush_waits_for_the_threads_that_shared_the_last_one(
     while first.batch.gathering is None:
         time.sleep(0.001)
     assert not first.done()
+    flushed_by: list[int] = []
+    native = lane.partition.native
+    flush = native.flush
+
+    def noted() -> int:
+        flushed_by.append(threading.get_ident())
+        return flush()
+
+    monkeypatch.setattr(native, "flush", noted)
     second = producer.send("orders", b"1 0", partition=0)
     second.get(timeout=60)
     leader.join(timeout=60)
+    assert flushed_by == [threading.get_ident()]  # who came last, and nobody was woken for it
     assert first.done()
     assert first.batch is second.batch
     assert lane.company == 2

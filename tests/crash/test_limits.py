@@ -161,7 +161,7 @@ def test_descriptors_that_are_used_up_are_told_and_lose_nothing(
             counted += len(wrong)
             told_aside.clear()
             assert do_everything(log, model) == []  # the same handle goes on
-    assert counted > 10
+    assert counted  # how often depends on what the garbage collector had closed by then
     for read_only in (True, False):
         with pylog.open(tmp_path, read_only=read_only) as log:
             model.check(log)

@@ -1,8 +1,9 @@
 /* What the sources of the extension module pylog._objects share.
  *
  * The module turns whole columns of decoded records into Python objects and Python objects into record batches; it
- * opens no files and knows nothing of the engine but the formats (record.h, batch.h).  The GIL is held throughout: it
- * is the lock of everything here.  Code of others (a buffer's export, an __index__, a deserializer) may run in between
+ * opens no files and knows nothing of the engine but the formats (record.h, batch.h) and the few calls that Handle is
+ * given the addresses of.  Those run without the GIL, on nothing that Python can reach; but for them it is held, and is
+ * the lock of everything here.  Code of others (a buffer's export, an __index__, a deserializer) may run in between
  * and call back into the same objects, so whatever may run it comes before an object's state is read. */
 #ifndef PYLOG_OBJECTS_H
 #define PYLOG_OBJECTS_H

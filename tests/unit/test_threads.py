@@ -192,7 +192,8 @@ def test_a_flush_waits_for_the_threads_that_shared_the_last_one(
     monkeypatch.setattr(native, "flush", noted)
     second = producer.send("orders", b"1 0", partition=0)
     second.get(timeout=60)
-    leader.join(timeout=60)
+    leader.join(timeout=10)
+    assert not leader.is_alive()
     assert flushed_by == [threading.get_ident()]  # who came last, and nobody was woken for it
     assert first.done()
     assert first.batch is second.batch

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from . import _native
 from ._closing import Closing
@@ -173,17 +174,26 @@ class Consumer(Closing):
         limit = self._config["max_poll_records"] if max_records is None else max_records
         if limit < 1:
             raise ValueError(f"max_records must be 1 or more, not {limit}")
-        alone = self._alone  # not by `with`: its exit would be a frame more between the wake-up and who polls
+        deadline = time.monotonic() + timeout_ms / 1000
+        alone = self._alone
         alone.__enter__()
+        # What follows a sleep runs with cold caches: no `with`, no frame of a function, and little to let go of.
         try:
-            return self._wait_for(lambda: self._take(limit), timeout_ms / 1000, limit) or {}
+            while True:
+                taken, wait = self._look(self._take, limit, deadline, few=True)
+                if wait is None:
+                    return taken or {}
+                taken = wait()
+                if type(taken) is dict:
+                    return taken
+                self._check_open()
         finally:
             alone.release()
 
     def poll_columns(self, timeout_ms: float = 0, max_bytes: int = 1 << 26) -> list[Columns]:
         """The next records as columns, about max_bytes of them in all; [] when the time is over."""
         with self._alone:
-            return self._wait_for(lambda: self._take_columns(max_bytes), timeout_ms / 1000) or []
+            return self._wait_for(self._take_columns, max_bytes, timeout_ms / 1000) or []
 
     def __iter__(self) -> Self:
         return self
@@ -199,7 +209,7 @@ class Consumer(Closing):
             self._current = None
         with self._alone:
             seconds = self._config["consumer_timeout_ms"] / 1000
-            current = self._wait_for(self._next_assigned, seconds)
+            current = self._wait_for(self._next_assigned, 1, seconds)
             if current is None:
                 raise StopIteration
             self._current = current
@@ -373,40 +383,39 @@ class Consumer(Closing):
             raise self._closed("the consumer is closed" if self._closed is ClosedError else self._log.fork_message)
         self._log.check_open()
 
-    def _wait_for(self, take: Callable[[], T | None], seconds: float, limit: int = 0) -> T | None:
-        """What `take` gives, once it gives something; None when the time is over or wakeup was called.
-
-        With a limit, `take` is poll's: where one partition is waited for, its records come the quickest way there is.
-        """
+    def _wait_for(self, take: Callable[[int], T | None], limit: int, seconds: float) -> T | None:
+        """What `take(limit)` gives, once it gives something; None when the time is over or wakeup was called."""
         deadline = time.monotonic() + seconds
-        is_main = threading.current_thread() is threading.main_thread()
-        nap_seconds = MAIN_SLEEP_SECONDS_MAX if is_main else SLEEP_SECONDS_MAX
         while True:
-            bell = self._log.bell
-            seen = bell.read()  # before looking: what comes after it ends the sleep
-            if self._woken:
-                self._woken = False
-                return None
-            self._follow()
-            taken = take()
-            if taken:
+            taken, wait = self._look(take, limit, deadline)
+            if wait is None:
                 return taken
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return None
-            left = min(left, nap_seconds, self._log.nap_seconds)
-            only = self._turns.only() if limit > 0 else None
-            if only is None or only.reader is None:
-                bell.wait(seen, left)
-            else:
-                wait = only.reader.waiting_for_few(seen, left, FETCH_BYTES, limit, self._small, self._key, self._value)
-                found = wait()
-                if type(found) is dict:
-                    return found  # type: ignore[return-value]  # what poll takes
-                if found is not None:
-                    only.buffered, only.at = found, 0  # type: ignore[assignment]  # a list
-                    self._turns.stir(only)
+            wait()
             self._check_open()
+
+    def _look(
+        self, take: Callable[[int], T | None], limit: int, deadline: float, *, few: bool = False
+    ) -> tuple[T | None, Callable[[], Any] | None]:
+        """What `take(limit)` gives and None, or nothing and the wait, to be called at once, until there may be more.
+
+        few: where one partition is waited for, the wait gives its records as Reader.waiting_for_few says.
+        """
+        bell = self._log.bell
+        seen = bell.read()  # before looking: what comes after it ends the sleep
+        if self._woken:
+            self._woken = False
+            return None, None
+        self._follow()
+        taken = take(limit)
+        left = deadline - time.monotonic()
+        if taken or left <= 0:
+            return taken, None
+        is_main = threading.current_thread() is threading.main_thread()
+        left = min(left, MAIN_SLEEP_SECONDS_MAX if is_main else SLEEP_SECONDS_MAX, self._log.nap_seconds)
+        only = self._turns.only() if few else None
+        if only is None or only.reader is None:
+            return None, functools.partial(bell.wait, seen, left)
+        return None, only.reader.waiting_for_few(seen, left, FETCH_BYTES, limit, self._small, self._key, self._value)
 
     def _take(self, limit: int) -> dict[TopicPartition, list[Record]]:
         taken: dict[TopicPartition, list[Record]] = {}
@@ -458,7 +467,7 @@ class Consumer(Closing):
                     raise
                 self._seek_by_reset(assigned)
 
-    def _next_assigned(self) -> Assigned | None:
+    def _next_assigned(self, _limit: int) -> Assigned | None:
         for assigned in self._turns.take():
             self._fill(assigned)
             if assigned.at < len(assigned.buffered):

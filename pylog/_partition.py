@@ -191,10 +191,10 @@ class Reader:
         small: _native.SmallChunk,
         key_deserializer: Deserializer | None,
         value_deserializer: Deserializer | None,
-    ) -> Callable[[], dict[TopicPartition, list[Record]] | list[Record] | None]:
+    ) -> Callable[[], dict[TopicPartition, list[Record]] | None]:
         """The call that waits for the bell to ring after `seen`, and gives what poll gives then, if it is quickly told.
 
-        A list where there are more than `limit` records; None where there is nothing, or another read says what.
+        None where there is nothing, or more than `limit` records, or another read says what.
         """
         return self._log().waiting_for_few(
             seen,

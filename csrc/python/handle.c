@@ -189,9 +189,8 @@ PyDoc_STRVAR(
     "wait_for_few($self, seen, timeout_us, reader, bytes_max, flags, cursor, small, tp, limit, key_deserializer,\n"
     "             value_deserializer, /)\n--\n\n"
     "Wait in plog_log_await without the GIL.\n\n"
-    "{tp: list of Record}, or the list alone where it has more than `limit` of them, or None: another\n"
-    "fetch will say why.  They begin at reader.position, which is moved behind them.  cursor and small are\n"
-    "addresses.");
+    "{tp: list of Record}, or None: there are none, or more than `limit`, or another fetch will say why.\n"
+    "They begin at reader.position, which is moved behind them.  cursor and small are addresses.");
 
 static PyObject *handle_wait(PyObject *self, PyObject *const *args, Py_ssize_t arg_count) {
     handle_object *handle = (handle_object *)self;
@@ -216,19 +215,21 @@ static PyObject *handle_wait(PyObject *self, PyObject *const *args, Py_ssize_t a
     plog_small *small = (plog_small *)(uintptr_t)numbers[6];
     plog_log *log = handle_begin(handle);
     if (log == NULL) Py_RETURN_NONE;
+    plog_cursor before = *cursor;
     int32_t found;
     Py_BEGIN_ALLOW_THREADS;
     found = handle->await(log, (uint32_t)numbers[0], numbers[1], numbers[2], numbers[3], (int32_t)numbers[4], cursor,
                           small);
     Py_END_ALLOW_THREADS;
     if (handle_left(handle) < 0) return NULL;
-    if (found == 0) Py_RETURN_NONE;
+    if (found > numbers[8]) *cursor = before;
+    if (found == 0 || found > numbers[8]) Py_RETURN_NONE;
     PyObject *list = small_list(state, small, PyTuple_GET_ITEM(tp, 0), PyTuple_GET_ITEM(tp, 1), args[9], args[10]);
     if (list == NULL) return NULL;
-    if (object_set_number(reader, state->position, small->next_offset) < 0) Py_CLEAR(list);
-    if (list == NULL || found > numbers[8]) return list;
     PyObject *dict = PyDict_New();
-    if (dict != NULL && PyDict_SetItem(dict, tp, list) < 0) Py_CLEAR(dict);
+    if (dict != NULL &&
+        (PyDict_SetItem(dict, tp, list) < 0 || object_set_number(reader, state->position, small->next_offset) < 0))
+        Py_CLEAR(dict);
     Py_DECREF(list);
     return dict;
 }

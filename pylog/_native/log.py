@@ -218,10 +218,10 @@ class NativeLog:
         limit: int,
         key_deserializer: Deserializer | None,
         value_deserializer: Deserializer | None,
-    ) -> Callable[[], dict[Any, list[Record]] | list[Record] | None]:
+    ) -> Callable[[], dict[Any, list[Record]] | None]:
         """To be called at once: waits as Bell.wait does, and moves reader.position behind the records that came.
 
-        {tp: records}, or a list if more than `limit`, or None: another fetch says why.
+        {tp: records}, or None: there are none, or more than `limit`, or another fetch says why.
         """
         check_fork()
         return functools.partial(

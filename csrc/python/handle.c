@@ -215,14 +215,12 @@ static PyObject *handle_wait(PyObject *self, PyObject *const *args, Py_ssize_t a
     plog_small *small = (plog_small *)(uintptr_t)numbers[6];
     plog_log *log = handle_begin(handle);
     if (log == NULL) Py_RETURN_NONE;
-    plog_cursor before = *cursor;
     int32_t found;
     Py_BEGIN_ALLOW_THREADS;
     found = handle->await(log, (uint32_t)numbers[0], numbers[1], numbers[2], numbers[3], (int32_t)numbers[4], cursor,
                           small);
     Py_END_ALLOW_THREADS;
     if (handle_left(handle) < 0) return NULL;
-    if (found > numbers[8]) *cursor = before;
     if (found == 0 || found > numbers[8]) Py_RETURN_NONE;
     PyObject *list = small_list(state, small, PyTuple_GET_ITEM(tp, 0), PyTuple_GET_ITEM(tp, 1), args[9], args[10]);
     if (list == NULL) return NULL;

@@ -184,11 +184,14 @@ def _tail_from_send(directory: Path, workload: Workload, cpu: int, senders_cpu: 
             _workers(1, "tail", str(data), str(count), str(TAIL_PAUSE_SECONDS)) as workers,
             _staying_on(cpu, senders_cpu, workers[0]),
         ):
-            _started(workers)
+            (worker,) = _started(workers)
+            assert worker.stdin is not None
+            answers, clock_ns = worker.stdin.fileno(), time.monotonic_ns
             seen = 0
             for _ in range(count):
                 polled = consumer.poll(timeout_ms=60_000, max_records=1)
-                now = time.monotonic_ns()
+                now = clock_ns()
+                os.write(answers, b"\n")
                 (record,) = polled[PARTITION]
                 begun, appended_before = map(int, record.value.split())
                 after_send.append((now - begun) / 1e9)

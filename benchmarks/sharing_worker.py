@@ -5,6 +5,7 @@ Each says "ready" when it is, begins when it is sent a line, and prints its figu
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -37,14 +38,20 @@ def append_durably(log: pylog.Log, threads: int, value: bytes) -> float:
 
 
 def append_now_and_then(log: pylog.Log, count: int, pause_seconds: float) -> None:
-    """Records whose values are the clock before their append, and the clock after the one before."""
+    """Records whose values are the clock before their append, and the clock after the one before.
+
+    Each waits for the reader's answer to the one before, as the bare wake's sender does.  What lies between the clock
+    and the wait keeps the reader from a CPU that both are on: it is kept short.
+    """
     producer = log.producer()
+    clock_ns, wait, answers = time.monotonic_ns, os.read, sys.stdin.fileno()
     after = 0
     for _ in range(count):
         time.sleep(pause_seconds)
-        begun = time.monotonic_ns()
+        begun = clock_ns()
         producer.send(TOPIC, b"%d %d" % (begun, after)).get()
-        after = time.monotonic_ns()
+        after = clock_ns()
+        wait(answers, 1)
 
 
 def main(role: str, directory: str, *numbers: str) -> None:

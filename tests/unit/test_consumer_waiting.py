@@ -2,6 +2,7 @@
 
 import resource
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -197,6 +198,38 @@ def test_two_threads_in_one_consumer_are_told(consumer: pylog.Consumer) -> None:
     assert [type(error) for error in errors] == [pylog.ConcurrentUseError] * 4
     assert "in use by another thread" in str(errors[0])
     assert consumer.poll() == {}  # the owner goes on
+
+
+def test_threads_that_contend_for_a_consumer_read_each_record_once(log: pylog.Log, consumer: pylog.Consumer) -> None:
+    count, refused = 20_000, 0
+    with log.producer() as producer:
+        producer.send_many("orders", [b""] * count)
+    read: list[int] = []
+
+    def work() -> None:
+        nonlocal refused
+        while True:
+            try:
+                polled = consumer.poll(max_records=1)
+            except pylog.ConcurrentUseError:
+                refused += 1
+                continue
+            if not polled:
+                return
+            read.append(polled[ZERO][0].offset)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert sorted(read) == list(range(count))
+    assert refused > 0
 
 
 @pytest.mark.parametrize("what", ["consumer", "log"])

@@ -70,7 +70,10 @@ void plog_shared_close(plog_shared *shared);       /* after all logs that use it
 /* POISONED where its file was cut from outside: what this process sees of it then is its own, and no lock holds. */
 plog_status plog_shared_check(const plog_shared *shared, plog_error *error);
 plog_bell *plog_shared_bell(plog_shared *shared);
+/* Raised when topics or their settings have changed; odd while a process changes them, or has died in it. */
 uint32_t plog_shared_topics_generation(const plog_shared *shared);
+/* By whoever holds the lock of pylog.topics. */
+void plog_shared_topics_changing(plog_shared *shared);
 void plog_shared_topics_changed(plog_shared *shared);
 /* Names of the partitions that any process has opened, from 0 on, empty for those that were deleted; NULL behind the
  * last. */

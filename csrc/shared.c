@@ -336,7 +336,12 @@ uint32_t plog_shared_topics_generation(const plog_shared *shared) {
     return atomic_load(&shared->header->topics_generation);
 }
 
+void plog_shared_topics_changing(plog_shared *shared) {
+    atomic_fetch_or(&shared->header->topics_generation, 1);
+}
+
 void plog_shared_topics_changed(plog_shared *shared) {
+    plog_shared_topics_changing(shared);
     atomic_fetch_add(&shared->header->topics_generation, 1);
     plog_bell_ring(&shared->header->bell);
 }

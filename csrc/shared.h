@@ -93,7 +93,7 @@ typedef struct shared_header {
     uint64_t pid_namespace_inode;
     char libc[32];
     struct plog_bell bell;
-    _Atomic uint32_t topics_generation; /* raised when topics or their settings change */
+    _Atomic uint32_t topics_generation; /* raised when topics or their settings change; odd: they do */
     _Atomic uint32_t slot_count;        /* slots that were ever given out; stored under slots_lock */
     pthread_mutex_t slots_lock;
 } shared_header;

@@ -16,6 +16,7 @@ from ._types import TopicPartition
 
 if TYPE_CHECKING:
     from ._log import Log
+    from ._native import Shared
 
 PARTITIONS_MAX = 10_000
 
@@ -202,16 +203,27 @@ class Admin:
                 del entries[name]
                 directory.write_topics(entries)
 
+    def end_change(self, shared: Shared) -> int:
+        """Somebody is changing topics, or has died in it: then tell the others in his place.  Their generation now."""
+        with _directory.storage_errors(), self._log.membership.files_if_free() as is_free:
+            if is_free and shared.topics_generation() % 2 == 1:
+                shared.topics_changed()
+        return shared.topics_generation()
+
     @contextlib.contextmanager
     def _changing(self) -> Iterator[dict[str, dict[str, Any]]]:
         """The entries of pylog.topics, for this process alone to change; the others are told at the end."""
         log = self._log
         with self._lock, _directory.storage_errors(), log.membership.files():
-            log.read_topics()
+            shared = log.shared
+            assert shared is not None
+            shared.topics_changing()
             try:
+                log.read_topics()
                 yield log.directory.read_topics()
             finally:
-                log.topics_changed()
+                shared.topics_changed()
+                log.generation  # noqa: B018 - takes it up
 
     def _finish_deletion(self, entries: dict[str, dict[str, Any]], name: str) -> None:
         directory = self._log.directory

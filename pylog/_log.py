@@ -114,7 +114,7 @@ class Log(Closing):
         self.url = str(path)
         self.read_only = read_only
         self.topics: dict[str, Topic] = {}
-        self._topics_seen = 0  # the shared generation that `topics` shows
+        self._topics_seen = 0  # the shared generation that `topics` shows, and 1: whether somebody changes it or not
         self._changes = 0
         self.background = Background(f"pylog {path.name}")
         self.shared: _native.Shared | None = None
@@ -177,7 +177,7 @@ class Log(Closing):
             directory.finish_removals()
             self.admin.finish_interrupted()
         if self.shared is not None:
-            self._topics_seen = self.shared.topics_generation()
+            self._topics_seen = self.shared.topics_generation() | 1
         self._read_topics()
         if alone and not self._clean:
             for partition in self._partitions():
@@ -258,23 +258,21 @@ class Log(Closing):
             with self._topics_lock, _directory.storage_errors():
                 self._look(self._following)
         shared = self.shared
-        if shared is not None and self._state is None and shared.topics_generation() != self._topics_seen:
-            self.read_topics()
+        if shared is not None and self._state is None:
+            now = shared.topics_generation()
+            if now % 2 == 1 and not self.read_only:
+                now = self.admin.end_change(shared)
+            if now | 1 != self._topics_seen:
+                self.read_topics()
         return self._changes
 
     def read_topics(self) -> None:
         """Bring `topics` up to date, whether or not somebody has told of a change: he may have died before."""
         assert self.shared is not None
         with self._topics_lock:
-            seen = self.shared.topics_generation()
+            seen = self.shared.topics_generation() | 1
             self._read_topics()
             self._topics_seen = seen  # not before: who finds it so does not wait for the lock
-
-    def topics_changed(self) -> None:
-        """This process has changed topics or settings: take that up, and tell the others."""
-        assert self.shared is not None
-        self.shared.topics_changed()
-        self.generation  # noqa: B018 - takes it up
 
     def _add_partition(self, topic: Topic) -> None:
         """Put the topic's next partition, whose directory is there, into the list."""

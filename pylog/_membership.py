@@ -81,6 +81,25 @@ class Membership:
                 if self._files_depth == 0 and self._fd >= 0:
                     self._try(FILES, fcntl.F_UNLCK)
 
+    @contextlib.contextmanager
+    def files_if_free(self) -> Iterator[bool]:
+        """The same where nobody holds them, not this thread either; yields whether."""
+        if not self._files.acquire(blocking=False):
+            yield False
+            return
+        try:
+            if self._files_depth > 0 or not self._try(FILES, fcntl.F_WRLCK):
+                yield False
+                return
+            self._files_depth = 1
+            try:
+                yield True
+            finally:
+                self._files_depth = 0
+                self._try(FILES, fcntl.F_UNLCK)
+        finally:
+            self._files.release()
+
     def abandon(self) -> None:
         """Give all locks back."""
         fd, self._fd = self._fd, -1

@@ -119,11 +119,15 @@ class Shared:
         return int(lib.plog_shared_fd(self.pointer))
 
     def topics_generation(self) -> int:
-        """A number that changes when topics or their settings do."""
+        """A number that changes when topics or settings do.  Odd: a process is changing them, or has died in it."""
         return int(lib.plog_shared_topics_generation(self.pointer))
 
+    def topics_changing(self) -> None:
+        """This process is about to: topics_changed must follow, and does by another process if this one dies."""
+        lib.plog_shared_topics_changing(self.pointer)
+
     def topics_changed(self) -> None:
-        """Tell all processes."""
+        """Tell all processes that they have."""
         lib.plog_shared_topics_changed(self.pointer)
 
     def slot_names(self, start: int = 0) -> list[str]:

@@ -1,7 +1,10 @@
 """Topics and their records: making, changing, describing, deleting."""
 
 import json
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -233,3 +236,64 @@ def test_the_settings_are_in_one_plain_file(log: pylog.Log, tmp_path: Path) -> N
     assert content["topics"]["orders"]["config"] == {"segment_bytes": 5000}
     assert not list((tmp_path / "data").glob("*.tmp"))
     assert (tmp_path / "data" / "pylog.topics").stat().st_mode & 0o022 == 0
+
+
+@pytest.fixture
+def looking(log: pylog.Log) -> Iterator[None]:
+    """Somebody asks for the topics all the time."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.001):
+            log.admin.list_topics()
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(look)
+        yield
+        over.set()
+        done.result()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "admin.create_topic('made', partitions=2)",
+        "admin.create_partitions({'here': 3})",
+        "admin.delete_topics(['here'])",
+        "admin.alter_configs('here', retention_ms=1000)",
+    ],
+)
+@pytest.mark.usefixtures("looking")
+def test_a_process_that_dies_before_or_after_it_tells_of_a_change_has_made_it(
+    change: str, moment: str, log: pylog.Log, run_script: Any, tmp_path: Path
+) -> None:
+    log.admin.create_topic("here")
+    before = log.admin.describe_topics()
+    died = run_script(
+        f"""
+        import os, signal, time, pylog
+        from pylog._native import Shared
+
+        def begin(shared):
+            topics_changing(shared)
+            Shared.topics_changed = die
+            time.sleep(0.2)  # the others look, and find nothing new
+
+        def die(shared):
+            if {moment == "after"}:
+                topics_changed(shared)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        topics_changing, topics_changed = Shared.topics_changing, Shared.topics_changed
+        Shared.topics_changing = begin
+        pylog.open("data").{change}
+        """
+    )
+    assert (died.returncode, died.stderr) == (-signal.SIGKILL, "")
+    seen = log.admin.describe_topics()
+    assert seen != before
+    with pylog.open(tmp_path / "data", read_only=True) as anew:
+        assert seen == anew.admin.describe_topics()
+    log.admin.create_topic("next")  # and nothing stands in the way
+    assert "next" in log.admin.list_topics()

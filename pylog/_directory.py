@@ -225,6 +225,15 @@ class Directory:
             raise CorruptRecordError(f"the topics' settings cannot be read: {error!r}", TOPICS) from None
         return topics
 
+    def topics_and_partitions(self) -> tuple[dict[str, dict[str, Any]], dict[str, list[int]]]:
+        """read_topics() and partitions() of one moment, whatever other processes are making or deleting."""
+        entries = self.read_topics()
+        while True:
+            # Every change begins and ends with its entry: between two looks that are the same there was none.
+            before, present, entries = entries, self.partitions(), self.read_topics()
+            if entries == before:
+                return entries, present
+
     def write_topics(self, topics: Mapping[str, Mapping[str, Any]]) -> None:
         """Replace pylog.topics durably."""
         replace_file(self.path / TOPICS, json.dumps({"version": 1, "topics": topics}, indent=1) + "\n")

@@ -185,7 +185,7 @@ class Log(Closing):
 
     def _read_topics(self) -> None:
         """Bring `topics` up to date with the directory: new ones, more partitions, other settings, deleted ones."""
-        entries, present = self.directory.read_topics(), self.directory.partitions()
+        entries, present = self.directory.topics_and_partitions()
         for name, topic in list(self.topics.items()):
             entry = entries.get(name, {})
             if (

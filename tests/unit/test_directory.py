@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 import pylog
 from pylog import TopicPartition
+from pylog._directory import Directory
 
 BAD_NAMES = ["", ".", "..", "a/b", "../x", "/etc", "a b", "a\n", "a\0b", "ü", "x" * 250, "a:b", "a\\b"]
 GOOD_NAMES = ["a", "A.b_c-9", "...", "-", "x" * 249, "a-0", "a-0-1", "orders.stray", "x.deadbeef-delete"]
@@ -287,6 +289,42 @@ def test_who_opens_while_a_topic_is_made_sees_all_of_its_partitions_or_none(tmp_
         making.join()
         assert log.admin.list_topics() == names
     assert looks > 0
+
+
+def test_a_topic_that_is_begun_between_two_looks_at_the_directory_is_not_seen_in_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, look = Directory.make_partition, Directory.partitions
+    looked, begun, seen = threading.Event(), threading.Event(), threading.Event()
+    maker: list[int] = []
+
+    def made(self: Directory, tp: TopicPartition, topic_id: str) -> None:
+        make(self, tp, topic_id)
+        begun.set()
+        seen.wait(60)
+
+    def partitions(self: Directory) -> dict[str, list[int]]:
+        if threading.get_ident() not in maker and not looked.is_set():
+            looked.set()
+            begun.wait(60)
+        return look(self)
+
+    def work() -> None:
+        maker.append(threading.get_ident())
+        looked.wait(60)
+        log.admin.create_topic("orders", partitions=3)
+
+    with pylog.open(tmp_path) as log:
+        monkeypatch.setattr(Directory, "make_partition", made)
+        monkeypatch.setattr(Directory, "partitions", partitions)
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(work)
+            with pylog.open(tmp_path) as other:
+                assert other.admin.list_topics() == []
+                seen.set()
+                done.result()
+                assert other.admin.list_topics() == ["orders"]
+                assert len(other.admin.describe_topics()[0]["partitions"]) == 3
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,8 @@ class Place:
         self.made_by_broker = self.directory.made_by_broker()
         self.report = Report()
         self.checkpoints = {name: self._read_checkpoint(name) for name in CHECKPOINTS}
-        self.topics = self._read_topics()
-        self.partitions = self._partitions()
+        self.topics, present = self._topics_and_partitions()
+        self.partitions = [TopicPartition(topic, number) for topic, numbers in present.items() for number in numbers]
         for name in (_directory.CLEAN_MARK, _directory.BROKER_MARK):
             if problem := small_file_problem(path / name):
                 self._add("settings", name, problem)
@@ -85,13 +85,13 @@ class Place:
                 kind = "directory" if entry.is_dir(follow_symlinks=False) else "file"
                 self._note("unknown", entry.name, f"a {kind} that is neither Kafka's nor pylog's")
         for topic, settings in self.topics.items():
-            for number in range(int(settings.get("partitions", 0))):
+            count = int(settings.get("partitions", 0))
+            ready = int(settings.get("ready", count))
+            if ready < count and not self.is_live:
+                self._note("leftover", _directory.TOPICS, f"{topic} was being made; the next open finishes it")
+            for number in range(ready):
                 if not settings.get("deleted") and TopicPartition(topic, number) not in self.partitions:
                     self._add("missing", f"{topic}-{number}", f"{_directory.TOPICS} has it, the directory is missing")
-
-    def _partitions(self) -> list[TopicPartition]:
-        found = self.directory.partitions()
-        return [TopicPartition(topic, number) for topic, numbers in found.items() for number in numbers]
 
     def _read_checkpoint(self, name: str) -> dict[TopicPartition, int]:
         path = self.path / name
@@ -108,12 +108,12 @@ class Place:
             return {}
         return {TopicPartition(topic, int(number)): int(offset) for topic, number, offset in rows}
 
-    def _read_topics(self) -> dict[str, dict[str, Any]]:
+    def _topics_and_partitions(self) -> tuple[dict[str, dict[str, Any]], dict[str, list[int]]]:
         try:
-            return self.directory.read_topics()
+            return self.directory.topics_and_partitions()
         except CorruptRecordError as error:
             self._add("settings", _directory.TOPICS, str(error).removeprefix(f"{_directory.TOPICS}: "))
-            return {}
+            return {}, self.directory.partitions()
 
     def _add(self, kind: str, file: str, message: str) -> None:
         self.report.findings.append(Finding(kind, file, message))

@@ -563,6 +563,23 @@ def start(source: str, *arguments: object) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.parametrize("ready", [0, 1])
+def test_a_topic_that_was_being_made_is_no_damage_and_the_next_open_makes_it(
+    ready: int, tmp_path: Path, verify: Verify
+) -> None:
+    with pylog.open(tmp_path) as log:
+        log.admin.create_topic("orders")
+    content = json.loads((tmp_path / "pylog.topics").read_text())
+    content["topics"]["orders"] |= {"partitions": 3, "ready": ready}
+    (tmp_path / "pylog.topics").write_text(json.dumps(content))
+    run = verify(tmp_path)
+    assert (run.code, run.damage) == (0, [])
+    assert [(note["kind"], note["file"]) for note in run.of("note")] == [("leftover", "pylog.topics")]
+    with pylog.open(tmp_path) as log:
+        assert len(log.admin.describe_topics()[0]["partitions"]) == 3
+    assert not verify(tmp_path).of("note")
+
+
 def test_a_directory_that_is_written_to_is_sound_however_often_one_looks(tmp_path: Path, verify: Verify) -> None:
     place = tmp_path / "data"
     with start(WRITER, place) as writer:

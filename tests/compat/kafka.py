@@ -162,6 +162,7 @@ class Broker:
             "transaction.state.log.replication.factor": 1,
             "transaction.state.log.min.isr": 1,
             "group.initial.rebalance.delay.ms": 0,
+            "log.retention.ms": -1,  # the records of tests keep their times, which grow old
             "log.retention.check.interval.ms": 86_400_000,
             "broker.session.timeout.ms": 3_000,  # how long a killed one's successor has to wait
             "broker.heartbeat.interval.ms": 500,

@@ -187,8 +187,8 @@ def pysan(_: Options) -> None:
     }
     _print_package(environment)
     # A sanitizer's shadow counts as memory, so that tests which measure memory say nothing here; asyncio's and
-    # kafka-python's names are Python over what the others call, and mypy is not ours.
-    chosen = ("-k", "not (little_memory or mypy or aio or kafka)", "tests/unit")
+    # kafka-python's names, workers and tools are Python over what the others call, and mypy is not ours.
+    chosen = ("-k", "not (little_memory or mypy or aio or kafka or test_workers or test_tools)", "tests/unit")
     run(*PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen, environment=environment)
 
 

@@ -132,6 +132,6 @@ def test_a_linger_beyond_any_clock_sends_at_flush_and_harms_no_other_producer(li
     future = eager.send("orders", b"eager")
     with log.consumer("orders") as consumer:
         assert [r.value for part in consumer.poll(5000).values() for r in part] == [b"eager"]
-    assert future.done()
+    assert future.get(5).offset == 0  # a reader may see the record a moment before its sender is told
     patient.flush()
     assert [record.value for record in log.read("orders")] == [b"eager", b"patient"]

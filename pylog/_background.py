@@ -3,9 +3,10 @@
 import contextlib
 import heapq
 import itertools
+import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 
 class Background:
@@ -17,48 +18,57 @@ class Background:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._wake = threading.Condition()
-        self._due: list[tuple[float, int, Callable[[], object]]] = []
+        # Ctrl-C anywhere in put harms nothing; in a Condition's methods it may leave the lock taken.
+        self._news: queue.SimpleQueue[tuple[float, int, Callable[[], object]] | None] = queue.SimpleQueue()
         self._order = itertools.count()
+        self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopped = False
 
     def after(self, seconds: float, function: Callable[[], object]) -> None:
         """Run `function` in `seconds`."""
-        at = time.monotonic() + seconds
-        with self._wake:
-            if self._stopped:
-                return
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
-            heapq.heappush(self._due, (at, next(self._order), function))
-            if self._due[0][0] == at:
-                self._wake.notify()
+        self._news.put((time.monotonic() + seconds, next(self._order), function))
+        if self._thread is None and not self._stopped:
+            self._start()
 
     def stop(self) -> None:
         """Drop what is not yet due and wait for what runs."""
-        with self._wake:
+        with self._starting:
             self._stopped = True
-            self._due.clear()
-            self._wake.notify()
-            thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+        self._news.put(None)
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
 
-    def _next(self) -> Callable[[], object] | None:
-        with self._wake:
-            while not self._stopped:
-                if not self._due:
-                    self._wake.wait()
-                elif (left := self._due[0][0] - time.monotonic()) > 0:
-                    self._wake.wait(min(left, threading.TIMEOUT_MAX))
-                else:
-                    return heapq.heappop(self._due)[2]
-            return None
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is not None or self._stopped:
+                return
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            try:
+                self._thread.start()
+            except BaseException:
+                self._thread = None  # Ctrl-C: if it has begun all the same, it sees that it is not wanted
+                raise
+
+    def _due(self) -> Iterator[Callable[[], object]]:
+        """Each function when its time has come, until stop is called."""
+        waiting: list[tuple[float, int, Callable[[], object]]] = []
+        while not self._stopped:
+            left = waiting[0][0] - time.monotonic() if waiting else None
+            if left is not None and left <= 0:
+                yield heapq.heappop(waiting)[2]
+                continue
+            with contextlib.suppress(queue.Empty):
+                news = self._news.get(timeout=None if left is None else min(left, threading.TIMEOUT_MAX))
+                if news is not None:
+                    heapq.heappush(waiting, news)
+                del news  # it holds the log
 
     def _run(self) -> None:
-        while (function := self._next()) is not None:
+        with self._starting:
+            if self._thread is not threading.current_thread():
+                return
+        for function in self._due():
             try:
                 function()
             except Exception as error:

@@ -30,7 +30,12 @@ class Closing:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except PylogError as failure:
+            if error is None or isinstance(error, Exception):
+                raise
+            error.add_note(f"{type(self).__name__}.close: {failure!r}")  # Ctrl-C stays Ctrl-C
 
 
 def collect(errors: list[Exception], close: Callable[[], object]) -> None:

@@ -30,10 +30,18 @@ class Flusher:
         self._dirty.add(partition)
         if rolled and not self._checkpoint_is_due:
             self._checkpoint_is_due = True
-            self._background.after(0, self._flush_and_checkpoint)
+            try:
+                self._background.after(0, self._flush_and_checkpoint)
+            except BaseException:  # Ctrl-C too
+                self._checkpoint_is_due = False
+                raise
         elif self._seconds is not None and not self._flush_is_due:
             self._flush_is_due = True
-            self._background.after(self._seconds, self._flush)
+            try:
+                self._background.after(self._seconds, self._flush)
+            except BaseException:
+                self._flush_is_due = False
+                raise
 
     def finish(self) -> None:
         """The log is being closed: what is due later is done now, for those who stay would not know of it."""

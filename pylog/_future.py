@@ -64,7 +64,7 @@ class Batch:
         self.done = False
         self.seen = False  # somebody has got the error, or will by a callback
         self.callbacks: list[Callable[[], object]] | None = None
-        self.gate = threading.Lock()
+        self.gate = threading.RLock()
         self.gathering: threading.Lock | None = None  # of whoever waits for the other threads' records
         self.waiting = 0  # threads
         self.forks = forks()  # of the process that made it
@@ -103,12 +103,14 @@ class Batch:
             self._end_gathering()
         # The first who waits sees to it; the others wait for him, and then let each other through.
         seconds = -1 if timeout is None else min(max(timeout, 0), threading.TIMEOUT_MAX)
-        if self.gate.acquire(True, seconds):
-            try:
-                if self.done or self.producer.push(self, seconds):
-                    return
-            finally:
+        try:
+            if self.gate.acquire(True, seconds) and (self.done or self.producer.push(self, seconds)):
+                return
+        finally:
+            try:  # noqa: SIM105 - as in Producer.push
                 self.gate.release()
+            except RuntimeError:
+                pass
         raise KafkaTimeoutError(f"not acknowledged within {timeout} s")
 
     def _end_gathering(self) -> None:

@@ -110,10 +110,11 @@ class Producer(Closing):
                 assert future is not None  # an empty batch takes any record
                 if builder.size_bytes > lane.topic.batch_bytes_max:
                     self._check_size(lane)
+                self._begin(lane, batch)
             except BaseException:
-                builder.clear()
+                if builder.owner is None:
+                    builder.clear()
                 raise
-            self._begin(lane, batch)
             return future
 
     def send_many(
@@ -230,24 +231,27 @@ class Producer(Closing):
         """
         lane = batch.lane
         turn = lane.turn if self._acks == "all" else self._lock
-        if not turn.acquire(timeout=seconds):
-            return False
-        if gather and batch.waiting < lane.company and not batch.done:
-            turn.release()
-            lane.gather(batch)
-            if batch.done:
-                return True
+        try:
             if not turn.acquire(timeout=seconds):
                 return False
-        try:
+            if gather and batch.waiting < lane.company and not batch.done:
+                turn.release()
+                lane.gather(batch)
+                if batch.done:
+                    return True
+                if not turn.acquire(timeout=seconds):
+                    return False
             if self._acks != "all":
                 self._append(lane, batch)
             elif not batch.done:  # meanwhile, other threads' records gather in the next batch
                 self._flush(lane, batch)
                 lane.company = batch.waiting
                 lane.patience = 1 if gather else GATHER_FLUSHES_MAX
-        finally:
-            turn.release()
+        finally:  # Ctrl-C may come between any two calls; only the lock knows whether it was had
+            try:  # noqa: SIM105 - suppress would be such a call
+                turn.release()
+            except RuntimeError:  # it was not, or is back already
+                pass
         return True
 
     def check_not_forked(self) -> None:
@@ -338,12 +342,11 @@ class Producer(Closing):
                 end, index = builder.extend(values, keys, timestamps, headers, at)
                 if begun:
                     self._check_size(lane)
+                    self._begin(lane, batch)
             except BaseException:
-                if begun:
+                if builder.owner is None:
                     builder.clear()
                 raise
-            if begun:
-                self._begin(lane, batch)
             if end > at:
                 pieces.append((batch, index, end - at))
             at = end
@@ -371,17 +374,18 @@ class Producer(Closing):
             _check_size(lane.topic, lane.builder)
 
     def _begin(self, lane: Lane, batch: Batch) -> None:
-        """The lane's builder holds the first record of `batch`: open it for the quick way, see that it is sent soon."""
+        """The lane's builder holds the first record of `batch`: see that it is sent soon, open it for the quick way."""
         if self._acks == 0:
             batch.done = True
-        lane.builder.owner = batch
         self._open_lanes[id(lane)] = lane
-        if len(self._open_lanes) * self._config["batch_size"] > self._config["buffer_memory"]:
+        crowded = len(self._open_lanes) * self._config["batch_size"] > self._config["buffer_memory"]
+        if not crowded and not self._ticking:
+            self._log.background.after(self._config["linger_ms"] / 1000, self._tick)
+            self._ticking = True
+        lane.builder.owner = batch  # from here on other threads append to it
+        if crowded:
             for other in list(self._open_lanes.values()):
                 self._append_full(other)
-        elif not self._ticking:
-            self._ticking = True
-            self._log.background.after(self._config["linger_ms"] / 1000, self._tick)
 
     def _tick(self) -> None:
         with self._lock:
@@ -395,12 +399,22 @@ class Producer(Closing):
 
     def _append(self, lane: Lane, only: Batch | None = None) -> None:
         """Give the lane's open batch to the log.  Caller holds the lock.  Failures go to the batch."""
-        owner = lane.builder.owner
-        if owner is None or not (only is None or owner is only):
+        batch = lane.builder.owner
+        if batch is None or not (only is None or batch is only):
             return
-        self._open_lanes.pop(id(lane), None)
-        buffer = lane.builder.finish()
-        self._write(lane, buffer.owner, buffer)
+        try:
+            buffer = lane.builder.finish()
+            self._open_lanes.pop(id(lane), None)
+            self._write(lane, batch, buffer)
+        except BaseException as error:  # Ctrl-C can come after any call: what became of the batch?
+            if batch.base_offset >= 0:
+                if not batch.done and batch not in lane.unflushed:
+                    self._appended(lane, batch, rolled=False)
+            elif not batch.done and lane.builder.owner is not batch:
+                lost = PylogError(f"{lane.tp.topic}-{lane.tp.partition}: {error!r} came before the batch was appended")
+                lost.__cause__ = error
+                self._fail(batch, lost)
+            raise
 
     def _append_full(self, lane: Lane) -> None:
         """The same where nobody waits for the batch: what acks="all" asks for is then done in the background."""
@@ -411,21 +425,20 @@ class Producer(Closing):
         try:
             codec = self._codec_for(lane.topic)
             block = _compressed(codec, buffer) if codec else buffer
-            base_offset, timestamp, rolled = lane.partition.native.append(block, ahead=self._acks == "all")
+            _, _, rolled = lane.partition.native.append(block, ahead=self._acks == "all", place=batch)
+            self._appended(lane, batch, rolled)
         except ClosedError:
             self._fail(batch, UnknownTopicOrPartitionError(f"topic {lane.topic.name} was deleted"))
-        except BaseException as error:
+        except Exception as error:
             self._fail(batch, error)
-            if not isinstance(error, Exception):
-                raise
+
+    def _appended(self, lane: Lane, batch: Batch, rolled: bool) -> None:
+        self._log.flusher.note_append(lane.partition, rolled)
+        if self._acks == "all":
+            self._unflushed_lanes[id(lane)] = lane
+            lane.unflushed.append(batch)
         else:
-            batch.base_offset, batch.timestamp = base_offset, timestamp
-            if self._acks == "all":
-                lane.unflushed.append(batch)
-                self._unflushed_lanes[id(lane)] = lane
-            else:
-                batch.finish()
-            self._log.flusher.note_append(lane.partition, rolled)
+            batch.finish()
 
     def _fail(self, batch: Batch, error: BaseException) -> None:
         self._failed.append(batch)
@@ -448,26 +461,21 @@ class Producer(Closing):
         with self._lock:
             if batch is not None:
                 self._append(lane, batch)
-            batches, lane.unflushed = lane.unflushed, []
-            if not batches:
-                self._unflushed_lanes.pop(id(lane), None)
-                return
-        begun = time.perf_counter()
-        try:
-            lane.partition.native.flush()
-        except Exception as error:
-            for one in batches:
-                self._fail(one, error)
-        except BaseException:  # Ctrl-C ends this wait; whoever waits next flushes
-            with self._lock:
-                lane.unflushed[:0] = batches
-                self._unflushed_lanes[id(lane)] = lane
-            raise
-        else:
-            lane.flush_seconds = time.perf_counter() - begun
-            for one in batches:
-                one.finish()
+            # They stay there until they are done: if Ctrl-C ends this, whoever waits next flushes.
+            batches = [one for one in lane.unflushed if not one.done]
+        if batches:
+            begun = time.perf_counter()
+            try:
+                lane.partition.native.flush()
+            except Exception as error:
+                for one in batches:
+                    self._fail(one, error)
+            else:
+                lane.flush_seconds = time.perf_counter() - begun
+                for one in batches:
+                    one.finish()
         with self._lock:  # only now: till then flush in another thread waits for its turn
+            lane.unflushed = [one for one in lane.unflushed if not one.done]
             if not lane.unflushed:
                 self._unflushed_lanes.pop(id(lane), None)
 

@@ -38,7 +38,7 @@ class Lane:
         self.tp: TopicPartition = partition.tp
         self.builder = _native.BatchBuilder(max(min(batch_size, topic.batch_bytes_max), BATCH_BYTES_MIN))
         self.unflushed: list[Batch] = []
-        self.turn = threading.Lock()  # of whoever flushes; taken before the producer's lock
+        self.turn = threading.RLock()  # of whoever flushes; taken before the producer's lock
         self.company = 1  # threads that waited for the last flush together
         self.flush_seconds = 0.0  # how long that took
         self.patience = 1  # flushes that the first of them waits for the others

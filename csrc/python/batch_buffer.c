@@ -11,7 +11,6 @@ static void batch_buffer_dealloc(PyObject *self) {
         builder_take_back(batch->builder, batch->data, batch->capacity_bytes);
         Py_DECREF(batch->builder);
     }
-    Py_XDECREF(batch->owner);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -30,7 +29,6 @@ static PyMemberDef batch_buffer_members[] = {
     {"base_timestamp", T_LONGLONG, offsetof(batch_buffer_object, base_timestamp), READONLY,
      "The first record's timestamp."},
     {"max_timestamp", T_LONGLONG, offsetof(batch_buffer_object, max_timestamp), READONLY, "The largest timestamp."},
-    {"owner", T_OBJECT, offsetof(batch_buffer_object, owner), READONLY, "The builder's owner when it was finished."},
     {NULL, 0, 0, 0, NULL},
 };
 

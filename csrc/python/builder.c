@@ -108,7 +108,6 @@ static PyObject *builder_finish(PyObject *self, PyObject *args, PyObject *keywor
     batch_buffer_object *batch = PyObject_New(batch_buffer_object, state->batch_buffer_type);
     if (batch == NULL) return NULL;
     batch->builder = NULL;
-    batch->owner = NULL;
     batch->data = NULL;
     builder_object *builder = (builder_object *)self;
     if (builder->record_count == 0) {
@@ -124,12 +123,11 @@ static PyObject *builder_finish(PyObject *self, PyObject *args, PyObject *keywor
     batch->base_timestamp = builder->base_timestamp;
     batch->max_timestamp = builder->max_timestamp;
     batch->record_count = builder->record_count;
-    batch->owner = builder->owner; /* in one step with the records: another thread may go on appending */
-    builder->owner = NULL;
     /* The next batch is likely to need as much; memory that is not touched costs nothing. */
     builder->first_block_bytes = BLOCK_BYTES_MIN;
     while (builder->first_block_bytes < builder->size_bytes) builder->first_block_bytes *= 2;
     builder_reset(builder);
+    Py_CLEAR(builder->owner); /* in one step with the records: another thread may go on appending */
     return (PyObject *)batch;
 }
 

@@ -126,12 +126,24 @@ static int handle_end(handle_object *handle, int result) {
 
 PyDoc_STRVAR(
     append_doc,
-    "append($self, batch, ahead, /)\n--\n\n"
+    "append($self, batch, ahead, place, /)\n--\n\n"
     "Append a finished batch, into which its offset, epoch and CRC are written; ahead: a flush follows at once.\n\n"
-    "(base offset, timestamp or -1, whether it rolled), or None: the log was taken, or is the parent's.");
+    "(base offset, timestamp or -1, whether it rolled), or None: the log was taken, or is the parent's.\n"
+    "The first two are also set in place, unless that is None: a signal may take the answer away.");
+
+static int place_tell(PyObject *place, const plog_appended *appended) {
+    PyObject *timestamp = PyLong_FromLongLong(appended->timestamp);
+    PyObject *base_offset = PyLong_FromLongLong(appended->base_offset);
+    int failed = timestamp == NULL || base_offset == NULL ||
+                 PyObject_SetAttrString(place, "timestamp", timestamp) < 0 ||
+                 PyObject_SetAttrString(place, "base_offset", base_offset) < 0;
+    Py_XDECREF(timestamp);
+    Py_XDECREF(base_offset);
+    return failed ? -1 : 0;
+}
 
 static PyObject *handle_append(PyObject *self, PyObject *const *args, Py_ssize_t arg_count) {
-    if (arg_count != 2) return PyErr_Format(PyExc_TypeError, "append() takes batch and ahead");
+    if (arg_count != 3) return PyErr_Format(PyExc_TypeError, "append() takes batch, ahead and place");
     handle_object *handle = (handle_object *)self;
     int is_ahead = PyObject_IsTrue(args[1]);
     Py_buffer batch;
@@ -151,6 +163,7 @@ static PyObject *handle_append(PyObject *self, PyObject *const *args, Py_ssize_t
     PyBuffer_Release(&batch);
     if (log == NULL) Py_RETURN_NONE;
     if (handle_end(handle, result) < 0) return NULL;
+    if (args[2] != Py_None && place_tell(args[2], &appended) < 0) return NULL;
     return Py_BuildValue("(LLO)", (long long)appended.base_offset, (long long)appended.timestamp,
                          appended.rolled ? Py_True : Py_False);
 }

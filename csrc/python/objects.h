@@ -178,7 +178,6 @@ typedef struct batch_buffer_object {
     int64_t size_bytes;
     int64_t base_timestamp;
     int64_t max_timestamp;
-    PyObject *owner; /* the builder's when the batch was finished, or NULL */
     int32_t record_count;
 } batch_buffer_object;
 

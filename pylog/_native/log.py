@@ -155,12 +155,13 @@ class NativeLog:
         log, self._log = self._log, None
         return log
 
-    def append(self, batch: Buffer, *, ahead: bool = False) -> tuple[int, int, bool]:
+    def append(self, batch: Buffer, *, ahead: bool = False, place: Any = None) -> tuple[int, int, bool]:
         """Append one finished batch; its offset, epoch and CRC are written into it.  ahead: a flush follows at once.
 
-        Its base offset, its timestamp if the log gives them, else -1, and whether a segment was begun for it.
+        Its base offset, its timestamp if the log gives them, else -1, and whether a segment was begun for it.  The
+        first two are set in `place` too, for whom Ctrl-C keeps from getting the answer.
         """
-        return self._handle.append(batch, ahead) or self._refuse()
+        return self._handle.append(batch, ahead, place) or self._refuse()
 
     def flush(self) -> int:
         """Return once everything appended is on the disk; the offset up to which it is."""

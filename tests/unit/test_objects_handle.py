@@ -47,12 +47,12 @@ def test_no_log_is_neither_entered_nor_taken() -> None:
     handle = no_log(0)
     assert not handle.enter()
     assert not handle.take()
-    assert handle.append(bytearray(61), False) is None
+    assert handle.append(bytearray(61), False, None) is None
     assert handle.flush() is None
-    with pytest.raises(TypeError, match="batch and ahead"):
+    with pytest.raises(TypeError, match="batch, ahead and place"):
         handle.append(bytearray(61))  # type: ignore[call-arg]
     with pytest.raises(BufferError):
-        handle.append(b"not to be written to", False)
+        handle.append(b"not to be written to", False, None)
 
 
 def test_waiting_refuses_what_is_no_partition() -> None:

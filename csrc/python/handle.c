@@ -55,14 +55,16 @@ static void handle_dealloc(PyObject *self) {
     Py_DECREF(type);
 }
 
-PyDoc_STRVAR(enter_doc, "enter($self, /)\n--\n\nWhether the log is there to be called; leave() must follow then.");
+PyDoc_STRVAR(enter_doc,
+             "__enter__($self, /)\n--\n\nWhether the log is there to be called; it stays so until __exit__.");
+
+/* `with` calls these two without a moment between them and its block in which a signal could be handled. */
 
 static PyObject *handle_enter(PyObject *self, PyObject *nothing) {
     (void)nothing;
     handle_object *handle = (handle_object *)self;
-    if (handle->log == NULL) Py_RETURN_FALSE;
     handle->calls++;
-    Py_RETURN_TRUE;
+    return PyBool_FromLong(handle->log != NULL);
 }
 
 /* A call has returned; -1 with an exception. */
@@ -76,10 +78,11 @@ static int handle_left(handle_object *handle) {
     return result == NULL ? -1 : 0;
 }
 
-PyDoc_STRVAR(leave_doc, "leave($self, /)\n--\n\nThe call has returned.");
+PyDoc_STRVAR(exit_doc, "__exit__($self, /, *error)\n--\n\nThe call has returned.");
 
-static PyObject *handle_leave(PyObject *self, PyObject *nothing) {
-    (void)nothing;
+static PyObject *handle_exit(PyObject *self, PyObject *const *error, Py_ssize_t arg_count) {
+    (void)error;
+    (void)arg_count;
     if (handle_left((handle_object *)self) < 0) return NULL;
     Py_RETURN_NONE;
 }
@@ -246,8 +249,8 @@ static PyObject *handle_wait(PyObject *self, PyObject *const *args, Py_ssize_t a
 }
 
 static PyMethodDef handle_methods[] = {
-    {"enter", handle_enter, METH_NOARGS, enter_doc},
-    {"leave", handle_leave, METH_NOARGS, leave_doc},
+    {"__enter__", handle_enter, METH_NOARGS, enter_doc},
+    {"__exit__", (PyCFunction)(void (*)(void))handle_exit, METH_FASTCALL, exit_doc},
     {"take", (PyCFunction)(void (*)(void))handle_take, METH_FASTCALL, take_doc},
     {"append", (PyCFunction)(void (*)(void))handle_append, METH_FASTCALL, append_doc},
     {"flush", handle_flush, METH_NOARGS, flush_doc},

@@ -129,9 +129,10 @@ class NativeLog:
             recovery.damaged,
         )
 
-    def _enter(self) -> Any:
+    def _called(self, is_there: bool) -> Any:
+        """The log, in a `with` of its handle."""
         check_fork()
-        if not self._handle.enter():
+        if not is_there:
             self._refuse()
         return self._log
 
@@ -139,9 +140,6 @@ class NativeLog:
         check_fork()
         whose = "closed" if self._gone is ClosedError else "open in the parent process, not here"
         raise self._gone(f"{self.directory} is {whose}")
-
-    def _leave(self) -> None:
-        self._handle.leave()
 
     def _take(self) -> Any:
         """The log, when all calls have returned; nobody gets it after this."""
@@ -170,22 +168,18 @@ class NativeLog:
 
     def fetch(self, offset: int, bytes_max: int, flags: int, cursor: Any = None) -> Chunk:
         """The next chunk at or after `offset`; records 0: nothing there up to next_offset."""
-        log = self._enter()
-        try:
+        with self._handle as is_there:
+            log = self._called(is_there)
             chunk = ffi.new("plog_chunk *")
             call(lib.plog_log_fetch, log, offset, bytes_max, flags, cursor or ffi.NULL, chunk)
-        finally:
-            self._leave()
         return self._held(chunk, offset)
 
     def fetch_small(self, offset: int, bytes_max: int, flags: int, cursor: Any, small: SmallChunk) -> Chunk | None:
         """The same; None: its records are in `small`."""
-        log = self._enter()
-        try:
+        with self._handle as is_there:
+            log = self._called(is_there)
             chunk = ffi.new("plog_chunk *")
             call(lib.plog_log_fetch_small, log, offset, bytes_max, flags, cursor, chunk, small.raw)
-        finally:
-            self._leave()
         return None if small.raw.records > 0 else self._held(chunk, offset)
 
     def _held(self, chunk: Any, offset: int) -> Chunk:
@@ -242,34 +236,28 @@ class NativeLog:
 
     def find_time(self, timestamp: int, from_offset: int) -> int:
         """First offset of the first batch at or after `from_offset` whose maxTimestamp >= timestamp; -1: none."""
-        log = self._enter()
-        try:
+        with self._handle as is_there:
+            log = self._called(is_there)
             out = ffi.new("int64_t *")
             call(lib.plog_log_find_time, log, timestamp, from_offset, out)
             return int(out[0])
-        finally:
-            self._leave()
 
     def truncate(self, offset: int) -> None:
         """Drop the records from `offset` on."""
-        log = self._enter()
-        try:
+        with self._handle as is_there:
+            log = self._called(is_there)
             call(lib.plog_log_truncate, log, offset)
-        finally:
-            self._leave()
 
     def delete_before(self, offset: int) -> None:
         """Raise the log start offset; segments wholly below it are removed."""
-        log = self._enter()
-        try:
+        with self._handle as is_there:
+            log = self._called(is_there)
             call(lib.plog_log_delete_before, log, offset)
-        finally:
-            self._leave()
 
     def state(self) -> LogState:
         """Offsets and sizes now."""
-        log = self._enter()
-        try:
+        with self._handle as is_there:
+            log = self._called(is_there)
             out = ffi.new("plog_state *")
             call(lib.plog_log_state, log, out)
             return LogState(
@@ -280,16 +268,12 @@ class NativeLog:
                 out.segment_count,
                 out.log_bytes,
             )
-        finally:
-            self._leave()
 
     def set_options(self, config: dict[str, Any], dense: bool) -> None:
         """Take other settings from the next append on."""
-        log = self._enter()
-        try:
+        with self._handle as is_there:
+            log = self._called(is_there)
             lib.plog_log_set_options(log, _options(config, dense))
-        finally:
-            self._leave()
 
     def close(self) -> None:
         """Write what a clean close writes and free the log; also when that fails."""
@@ -299,21 +283,17 @@ class NativeLog:
 
     def delete(self) -> None:
         """The partition's files are about to be removed: no process may append to it any more."""
-        log = self._enter()
-        try:
+        with self._handle as is_there:
+            log = self._called(is_there)
             lib.plog_log_retire(log)
-        finally:
-            self._leave()
 
     def follow(self) -> bool:
         """Of a read_only log: take up what was written behind its end; False: it must be opened anew."""
-        log = self._enter()
-        try:
+        with self._handle as is_there:
+            log = self._called(is_there)
             void = ffi.new("int32_t *")
             call(lib.plog_log_follow, log, void)
             return not void[0]
-        finally:
-            self._leave()
 
     def __del__(self) -> None:
         if self._handle.take() and lib is not None:  # a reader has let go of it for a newer one

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,14 +45,22 @@ def wait_until(holds: Callable[[], object]) -> None:
         time.sleep(0.001)
 
 
-def places(act: Callable[[Interrupt], bool]) -> Iterator[str]:
-    """act(interrupt) for each place in turn, until it has no more of them; yields where the interrupt came."""
-    for place in range(10_000):
+def everywhere(path: Path, act: Callable[[pylog.Log, Interrupt], bool]) -> None:
+    """act(log, interrupt), on a new log, for each place in turn, until it has no more of them."""
+    place, came = 0, True
+    while came:
         interrupt = Interrupt(place)
-        if not act(interrupt):
-            assert place > 0
-            return
-        yield interrupt.where
+        log = pylog.open(path / str(place), flush_ms=5)
+        try:
+            log.admin.create_topic("orders")
+            came = act(log, interrupt)
+        except BaseException as error:
+            error.add_note(f"interrupted at place {place}, {interrupt.where}")
+            raise
+        finally:
+            elsewhere(log.close)
+        place += 1
+    assert place > 1
 
 
 def send(producer: pylog.Producer, sent: list[Any]) -> None:
@@ -86,34 +93,48 @@ ACTS = [(act, True) for act in (send, send_and_get, send_many, send_columns, sen
 def test_a_producer_goes_on_after_ctrl_c_anywhere(
     act: Act, acks: Literal[1, "all"], begun: bool, tmp_path: Path
 ) -> None:
-    number = 0
+    def interrupted(log: pylog.Log, interrupt: Interrupt) -> bool:
+        producer = log.producer(acks=acks, linger_ms=2, batch_size=512)
+        if begun:
+            producer.send("orders", b"first").get()
+        sent: list[Any] = []
+        came = interrupt.call(lambda: act(producer, sent))
 
-    def interrupted(interrupt: Interrupt) -> bool:
-        nonlocal number
-        number += 1
-        with pylog.open(tmp_path / str(number), flush_ms=5) as log:
-            log.admin.create_topic("orders")
-            producer = log.producer(acks=acks, linger_ms=2, batch_size=512)
-            if begun:
-                producer.send("orders", b"first").get()
-            sent: list[Any] = []
-            came = interrupt.call(lambda: act(producer, sent))
-
-            elsewhere(lambda: producer.send("orders", b"other").get(SECONDS))
-            if sent:
-                with contextlib.suppress(pylog.PylogError):  # told, then: it may be there or not
-                    sent[0].get(SECONDS)
-                    assert [record.value for record in log.read("orders")].count(b"x") == 1
-                    assert acks != "all" or log.flushed_offsets([ZERO])[ZERO] > 0
-            later = producer.send("orders", b"later")
-            wait_until(later.done)  # after linger_ms
-            wait_until(lambda: log.flushed_offsets([ZERO])[ZERO] == sum(1 for _ in log.read("orders")))  # flush_ms
-            with contextlib.suppress(pylog.PylogError):
-                producer.close()
-            values = [record.value for record in log.read("orders")]
-            assert values.count(b"x") <= 1
-            assert {b"other", b"later"} <= set(values)
+        elsewhere(lambda: producer.send("orders", b"other").get(SECONDS))
+        told = ""
+        if sent:
+            try:
+                sent[0].get(SECONDS)
+                assert [record.value for record in log.read("orders")].count(b"x") == 1
+                assert acks != "all" or log.flushed_offsets([ZERO])[ZERO] > 0
+            except pylog.PylogError as error:
+                told = str(error)
+        later = producer.send("orders", b"later")
+        wait_until(later.done)  # after linger_ms
+        wait_until(lambda: log.flushed_offsets([ZERO])[ZERO] == sum(1 for _ in log.read("orders")))  # flush_ms
+        try:
+            producer.close()
+        except pylog.PylogError as error:
+            told = told or str(error)
+        assert told in ("", "orders-0: KeyboardInterrupt() came before the batch was appended")
+        values = [record.value for record in log.read("orders")]
+        assert values.count(b"x") <= 1
+        assert {b"other", b"later"} <= set(values)
         return came
 
-    for where in places(interrupted):
-        print(where)  # pytest shows the last one if it fails
+    everywhere(tmp_path, interrupted)
+
+
+@pytest.mark.parametrize("timeout_ms", [0, 3], ids=["there", "waited for"])
+def test_a_consumer_and_its_log_go_on_after_ctrl_c_anywhere_in_poll(timeout_ms: int, tmp_path: Path) -> None:
+    def interrupted(log: pylog.Log, interrupt: Interrupt) -> bool:
+        log.producer().send_many("orders", [b"0", b"1", b"2"]).get()
+        consumer = log.consumer("orders")
+        if timeout_ms > 0:
+            consumer.poll()
+        came = interrupt.call(lambda: consumer.poll(timeout_ms))
+        elsewhere(lambda: consumer.seek(ZERO, 0))
+        assert [record.value for record in consumer.poll()[ZERO]] == [b"0", b"1", b"2"]
+        return came
+
+    everywhere(tmp_path, interrupted)

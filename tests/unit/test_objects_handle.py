@@ -19,24 +19,23 @@ def _never(error: bytes) -> NoReturn:
 
 def test_a_log_is_taken_once_and_not_entered_after_that() -> None:
     handle = no_log(4096)
-    assert handle.enter()
-    assert handle.calls == 1
-    assert handle.take()
-    assert not handle.take()
-    assert not handle.enter()
-    assert handle.calls == 1  # the one from before is still inside
-    handle.leave()
+    with handle as is_there:
+        assert is_there
+        assert handle.calls == 1
+        assert handle.take()
+        assert not handle.take()
+        with handle as is_still_there:
+            assert not is_still_there
+        assert handle.calls == 1  # the one from before is still inside
     assert handle.calls == 0
 
 
 def test_whoever_takes_a_log_is_told_once_when_the_last_call_has_returned() -> None:
     handle, told = no_log(4096), []
-    assert handle.enter()
-    assert handle.enter()
-    assert handle.take(lambda: told.append(handle.calls))
-    handle.leave()
-    assert told == []
-    handle.leave()
+    with handle:
+        with handle:
+            assert handle.take(lambda: told.append(handle.calls))
+        assert told == []
     assert told == [0]
     idle = no_log(4096)
     assert idle.take(lambda: told.append(1))  # nobody is inside: nothing is to be waited for
@@ -45,7 +44,8 @@ def test_whoever_takes_a_log_is_told_once_when_the_last_call_has_returned() -> N
 
 def test_no_log_is_neither_entered_nor_taken() -> None:
     handle = no_log(0)
-    assert not handle.enter()
+    with handle as is_there:
+        assert not is_there
     assert not handle.take()
     assert handle.append(bytearray(61), False, None) is None
     assert handle.flush() is None

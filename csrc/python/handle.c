@@ -55,8 +55,13 @@ static void handle_dealloc(PyObject *self) {
     Py_DECREF(type);
 }
 
-PyDoc_STRVAR(enter_doc,
-             "__enter__($self, /)\n--\n\nWhether the log is there to be called; it stays so until __exit__.");
+/* Not taken, and of this process. */
+static bool handle_may_be_called(const handle_object *handle) {
+    return handle->log != NULL && handle->forks == forks_count();
+}
+
+PyDoc_STRVAR(enter_doc, "__enter__($self, /)\n--\n\n"
+                        "Whether the log is there to be called, and not the parent's; it stays so until __exit__.");
 
 /* `with` calls these two without a moment between them and its block in which a signal could be handled. */
 
@@ -64,7 +69,7 @@ static PyObject *handle_enter(PyObject *self, PyObject *nothing) {
     (void)nothing;
     handle_object *handle = (handle_object *)self;
     handle->calls++;
-    return PyBool_FromLong(handle->log != NULL);
+    return PyBool_FromLong(handle_may_be_called(handle));
 }
 
 /* A call has returned; -1 with an exception. */
@@ -103,7 +108,7 @@ static PyObject *handle_take(PyObject *self, PyObject *const *args, Py_ssize_t a
 
 /* The log, entered; NULL without an exception where that is refused. */
 static plog_log *handle_begin(handle_object *handle) {
-    if (handle->log == NULL || handle->forks != forks_count()) return NULL;
+    if (!handle_may_be_called(handle)) return NULL;
     handle->calls++;
     return handle->log;
 }

@@ -131,7 +131,6 @@ class NativeLog:
 
     def _called(self, is_there: bool) -> Any:
         """The log, in a `with` of its handle."""
-        check_fork()
         if not is_there:
             self._refuse()
         return self._log

@@ -220,6 +220,7 @@ void log_free(plog_log *log) {
         slot_destroy(log->slot);
         free(log->slot);
     }
+    plog_shared_close(log->shared); /* the slot of a log that is not private lies in it */
     free(log);
 }
 

@@ -23,9 +23,9 @@
 struct plog_log {
     vfs_directory directory;
     plog_bell *bell;
-    log_slot *slot;            /* in pylog.shm, or this log's own */
-    int32_t slot_number;       /* there; -1: its own */
-    const plog_shared *shared; /* NULL: its own slot */
+    log_slot *slot;      /* in pylog.shm, or this log's own */
+    int32_t slot_number; /* there; -1: its own */
+    plog_shared *shared; /* held; NULL: its own slot */
     bool read_only;
     int32_t leader_epoch;
 

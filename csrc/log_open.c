@@ -375,7 +375,7 @@ plog_status plog_log_open(const char *directory, const plog_open *params, plog_l
     log->leader_epoch = params->leader_epoch;
     log->read_only = params->read_only != 0;
     log->bell = params->bell;
-    log->shared = params->shared;
+    log->shared = shared_hold(params->shared);
     log->producers_offset = log->aborted_offset = log->last_batch_at = -1;
     pthread_mutex_init(&log->list_lock, NULL);
     plog_recovery recovery = {.truncated_position = -1, .truncated_segment = -1};

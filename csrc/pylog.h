@@ -66,7 +66,7 @@ plog_status plog_shared_open(const char *directory, int32_t alone, plog_shared *
  * *writable_out 0: nothing there may be written to, the bell least of all. */
 plog_status plog_shared_follow(const char *directory, plog_shared **out, int32_t *writable_out, plog_error *error);
 int32_t plog_shared_fd(const plog_shared *shared); /* of the file, to tell it from another of its name */
-void plog_shared_close(plog_shared *shared);       /* after all logs that use it */
+void plog_shared_close(plog_shared *shared);       /* it goes with the last log that uses it */
 /* POISONED where its file was cut from outside: what this process sees of it then is its own, and no lock holds. */
 plog_status plog_shared_check(const plog_shared *shared, plog_error *error);
 plog_bell *plog_shared_bell(plog_shared *shared);
@@ -102,7 +102,7 @@ typedef struct plog_open {
     int32_t clean;            /* closed properly: nothing has to be scanned */
     int32_t read_only;        /* change no file; what recovery would cut is only not shown */
     plog_bell *bell;          /* rung after each append; may be NULL; must outlive the log */
-    plog_shared *shared;      /* shared state of the directory; NULL: nobody else has the log.  Must outlive the log */
+    plog_shared *shared;      /* shared state of the directory; NULL: nobody else has the log */
 } plog_open;
 
 /* What opening did; `damaged` counts places below the recovery point that do not parse, left as they are. */

@@ -305,6 +305,7 @@ static plog_status join_file(plog_shared *shared, const vfs_directory *directory
 plog_status plog_shared_open(const char *path, int32_t alone, plog_shared **out, plog_error *error) {
     plog_shared *shared = calloc(1, sizeof *shared);
     if (shared == NULL) return fail_memory(error);
+    shared->users = 1;
     shared->fd = -1;
     vfs_directory directory = {.fd = -1};
     plog_status status = vfs_directory_open(path, &directory, error);
@@ -321,7 +322,7 @@ plog_status plog_shared_open(const char *path, int32_t alone, plog_shared **out,
 }
 
 void plog_shared_close(plog_shared *shared) {
-    if (shared == NULL) return;
+    if (shared == NULL || atomic_fetch_sub(&shared->users, 1) > 1) return;
     plog_guard_free(shared->guard);
     if (shared->header != NULL) vfs_unmap((const uint8_t *)shared->header, shared->bytes);
     vfs_close(shared->fd);

@@ -103,7 +103,13 @@ struct plog_shared {
     size_t bytes; /* of the mapping, which reaches beyond the file's end */
     plog_guard *guard;
     int fd;
+    _Atomic int32_t users; /* the caller who opened it, and the logs */
 };
+
+static inline plog_shared *shared_hold(plog_shared *shared) {
+    if (shared != NULL) atomic_fetch_add(&shared->users, 1);
+    return shared;
+}
 
 #define SHARED_NAME "pylog.shm"
 

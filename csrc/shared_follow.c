@@ -45,6 +45,7 @@ static plog_status follow_file(plog_shared *shared, const vfs_directory *directo
 plog_status plog_shared_follow(const char *path, plog_shared **out, int32_t *writable_out, plog_error *error) {
     plog_shared *shared = calloc(1, sizeof *shared);
     if (shared == NULL) return fail_memory(error);
+    shared->users = 1;
     shared->fd = -1;
     bool writable = false;
     vfs_directory directory = {.fd = -1};

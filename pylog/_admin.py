@@ -40,7 +40,7 @@ class Admin:
         _check_count(partitions)
         settings = {**log.topic_defaults, **config}
         check_topic_config(settings)
-        with self._changing() as entries:
+        with self._lock, _directory.storage_errors(), log.membership.files, self._changing() as entries:
             if name in log.topics:
                 if exist_ok:
                     return
@@ -67,7 +67,7 @@ class Admin:
         """Raise topics to so many partitions in all.  Keys may go elsewhere from then on."""
         log = self._log
         log.check_writable()
-        with self._changing() as entries:
+        with self._lock, _directory.storage_errors(), log.membership.files, self._changing() as entries:
             for name, count in counts.items():
                 topic = log.topic(name)
                 _check_count(count)
@@ -87,7 +87,7 @@ class Admin:
         log.check_writable()
         if isinstance(topics, str):
             raise TypeError("topics must be a sequence of names, not a str")
-        with self._changing() as entries:
+        with self._lock, _directory.storage_errors(), log.membership.files, self._changing() as entries:
             for topic in [log.topic(name) for name in topics]:
                 self._entry(entries, topic.name)["deleted"] = True
                 # On a full disk without that mark: interrupted, it is then only half done.
@@ -134,7 +134,7 @@ class Admin:
         log = self._log
         log.check_writable()
         check_topic_config(config)
-        with self._changing() as entries:
+        with self._lock, _directory.storage_errors(), log.membership.files, self._changing() as entries:
             found = log.topic(topic)
             entry = self._entry(entries, topic)
             entry["config"] = {**found.given, **config}
@@ -205,25 +205,27 @@ class Admin:
 
     def end_change(self, shared: Shared) -> int:
         """Somebody is changing topics, or has died in it: then tell the others in his place.  Their generation now."""
-        with _directory.storage_errors(), self._log.membership.files_if_free() as is_free:
+        with _directory.storage_errors(), self._log.membership.files_if_free as is_free:
             if is_free and shared.topics_generation() % 2 == 1:
                 shared.topics_changed()
         return shared.topics_generation()
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[dict[str, dict[str, Any]]]:
-        """The entries of pylog.topics, for this process alone to change; the others are told at the end."""
+        """The entries of pylog.topics, for the caller, who has the files, to change; the others are told at the end.
+
+        What keeps it from telling them, a death or Ctrl-C, leaves that to whoever looks next: see end_change.
+        """
         log = self._log
-        with self._lock, _directory.storage_errors(), log.membership.files():
-            shared = log.shared
-            assert shared is not None
-            shared.topics_changing()
-            try:
-                log.read_topics()
-                yield log.directory.read_topics()
-            finally:
-                shared.topics_changed()
-                log.generation  # noqa: B018 - takes it up
+        shared = log.shared
+        assert shared is not None
+        shared.topics_changing()
+        try:
+            log.read_topics()
+            yield log.directory.read_topics()
+        finally:
+            shared.topics_changed()
+            log.generation  # noqa: B018 - takes it up
 
     def _finish_deletion(self, entries: dict[str, dict[str, Any]], name: str) -> None:
         directory = self._log.directory

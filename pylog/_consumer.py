@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack
 
 from . import _native
 from ._closing import Closing
@@ -42,35 +42,8 @@ MAIN_SLEEP_SECONDS_MAX = 0.04
 SLEEP_SECONDS_MAX = 1.0
 
 
-class _Alone:
-    """The right to use a consumer, for one thread at a time; again for the one that has it, as in a rebalance listener.
-
-    The GIL makes a step of what has no call in it.  That spares poll the call of a lock's release, which is slow where
-    the caches are cold: it says `depth -= 1` itself.
-    """
-
-    __slots__ = ("_check_open", "_user", "depth")
-
-    def __init__(self, check_open: Callable[[], None]) -> None:
-        self._check_open = check_open
-        self._user = 0
-        self.depth = 0
-
-    def __enter__(self) -> None:
-        _native.check_fork()
-        user = threading.get_ident()
-        if self.depth > 0 and self._user != user:
-            raise ConcurrentUseError("the consumer is in use by another thread; give each thread one of its own")
-        self._user = user
-        self.depth += 1
-        try:
-            self._check_open()
-        except BaseException:
-            self.depth -= 1
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self.depth -= 1
+def _refuse_thread() -> NoReturn:
+    raise ConcurrentUseError("the consumer is in use by another thread; give each thread one of its own")
 
 
 class Consumer(Closing):
@@ -94,7 +67,9 @@ class Consumer(Closing):
         self._pattern: re.Pattern[str] | None = None
         self._generation = -1
         self._woken = False
-        self._alone = _Alone(self._check_open)
+        self._alone = _native.OneThread(
+            self._check_open, _refuse_thread
+        )  # again for the same, as in a rebalance listener
         self._small = _native.SmallChunk()
         self._closed: type[PylogError] | None = None
         self._group = None if self._config["group_id"] is None else GroupSession(log, self._config, self)
@@ -182,20 +157,15 @@ class Consumer(Closing):
         if limit < 1:
             raise ValueError(f"max_records must be 1 or more, not {limit}")
         deadline = time.monotonic() + timeout_ms / 1000
-        alone = self._alone
-        alone.__enter__()
-        # What follows a sleep runs with cold caches: no `with`, no frame of a function, and little to let go of.
-        try:
+        with self._alone:
             while True:
                 taken, wait = self._look(self._take, limit, deadline, few=True)
                 if wait is None:
                     return taken or {}
-                taken = wait()
+                taken = wait()  # here, not in a function: what follows a sleep runs with cold caches
                 if type(taken) is dict:
                     return taken
                 self._check_open()
-        finally:
-            alone.depth -= 1
 
     def poll_columns(self, timeout_ms: float = 0, max_bytes: int = 1 << 26) -> list[Columns]:
         """The next records as columns, about max_bytes of them in all; [] when the time is over."""
@@ -357,7 +327,9 @@ class Consumer(Closing):
                 try:
                     with self._alone:
                         self._group.close(autocommit=autocommit)
-                except ConcurrentUseError:  # what another thread has been handed is for it to commit
+                except ConcurrentUseError:
+                    pass  # what another thread has been handed is for it to commit
+                finally:
                     self._group.abandon()
         finally:
             self._closed = ClosedError
@@ -376,7 +348,6 @@ class Consumer(Closing):
         if self._group is not None:
             self._group.mark_forked()
         self._forget()
-        self._alone = _Alone(self._check_open)
 
     def __repr__(self) -> str:
         names = ", ".join(f"{topic}-{number}" for topic, number in sorted(self._assigned))

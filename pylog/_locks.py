@@ -5,13 +5,20 @@ keep each other out as two processes do, and the threads that share a handle do 
 A forked child has none of them: its descriptors are closed at the fork (csrc/fork.c).
 """
 
+from __future__ import annotations
+
 import contextlib
 import fcntl
 import os
 import struct
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from . import _native
+
+T = TypeVar("T")
 
 FLOCK = struct.Struct("@hhqqi4x")
 
@@ -25,9 +32,24 @@ def try_lock(fd: int, byte: int, kind: int = fcntl.F_WRLCK) -> bool:
     return True
 
 
-def unlock_all(fd: int) -> None:
-    """Give back every lock of this open file."""
-    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
+class Opened(Protocol):
+    """Who has opened a file with locks."""
+
+    fd: int  # -1: closed
+
+
+def close_lock_file(owner: Opened) -> None:
+    """Give back every lock of the file that `owner` has open, if he has, and close it."""
+    fd, owner.fd = owner.fd, -1  # Ctrl-C comes before this or after it
+    if fd < 0:
+        return
+    try:
+        # Given back first: closing does that only once no forked child has the descriptor any more.
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))
+    except OSError:
+        pass
+    finally:
+        _native.close_lock_file(fd)
 
 
 def holder(fd: int, byte: int, length: int = 1) -> tuple[int, int] | None:
@@ -38,6 +60,21 @@ def holder(fd: int, byte: int, length: int = 1) -> tuple[int, int] | None:
     found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, length, 0))
     kind, _, _, _, pid = FLOCK.unpack(found[: FLOCK.size])
     return None if kind == fcntl.F_UNLCK else (kind, pid)
+
+
+def byte_lock(
+    threads: threading.Lock | threading.RLock,
+    file: Opened,
+    byte: int,
+    begin: Callable[[], T],
+    end: Callable[[], object] | None = None,
+    *,
+    waits: bool = True,
+    length: int = 1,
+) -> _native.ByteLock[T]:
+    """For a `with` that gives a byte's lock back, whatever comes: see ByteLock.  length: of several; 0: to the end."""
+    unlock = fcntl.fcntl, fcntl.F_OFD_SETLK, FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, byte, length, 0)
+    return _native.ByteLock(threads, file, unlock, begin, end, waits=waits)
 
 
 class LockFile:
@@ -62,7 +99,7 @@ class LockFile:
         fcntl.fcntl(self.fd, fcntl.F_OFD_SETLKW, FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
 
     def unlock(self, byte: int) -> None:
-        """Give the lock of a byte back."""
+        """Give the lock of a byte back, where no `with` of a ByteLock does."""
         if self.fd >= 0:
             try_lock(self.fd, byte, fcntl.F_UNLCK)
 
@@ -72,12 +109,7 @@ class LockFile:
 
     def close(self) -> None:
         """Give all locks back."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            # Given back first: closing does that only once no forked child has the descriptor any more.
-            with contextlib.suppress(OSError):
-                unlock_all(fd)
-            _native.close_lock_file(fd)
+        close_lock_file(self)
 
     def __del__(self) -> None:
         if getattr(self, "fd", -1) >= 0:  # dropped without close

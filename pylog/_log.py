@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import errno
 import math
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -42,6 +40,7 @@ from ._flusher import Flusher
 from ._following import Following
 from ._groups.groups import Groups
 from ._membership import Membership
+from ._open_logs import open_logs
 from ._partition import Partition
 from ._producer import Producer
 from ._reading import read_columns, read_records, resolve_spans
@@ -55,8 +54,6 @@ if TYPE_CHECKING:
     from ._workers import KeyedWorkers
 
 NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
-
-_open_logs: set[Log] = set()
 
 
 def open(  # noqa: A001 - as sqlite3 and dbm call it
@@ -137,7 +134,6 @@ class Log(Closing):
         self.flusher = Flusher(self.background, flush_ms, self.write_recovery_points)
         self.membership = Membership(place)
         self._open_directory()
-        _open_logs.add(self)
 
     # -- opening
 
@@ -150,14 +146,17 @@ class Log(Closing):
                         raise StorageError(2, "no such directory", str(path))
                     self._following = Following(path)
                     self._look_anew(self._following)
-                    return
-                _directory.make_directory(path)
-                with self.membership.joining() as alone:
-                    self.shared = _native.Shared(str(path), alone=alone)
-                    self.bell = self.shared.bell
-                    self._load(alone=alone)
+                else:
+                    _directory.make_directory(path)
+                    with self.membership.joining as alone:
+                        self.shared = _native.Shared(str(path), alone=alone)
+                        self.bell = self.shared.bell
+                        self._load(alone=alone)
+            open_logs.add(self)
         except BaseException as error:
-            self._abandon_partitions()
+            open_logs.discard(self)
+            self._give_up()
+            self.membership.abandon()
             if isinstance(error, StorageError) and error.errno in NOT_WRITABLE and not self.read_only:
                 advice = f"{error.strerror}; read_only=True opens it without writing"
                 raise StorageError(error.errno, advice, error.filename) from error
@@ -461,7 +460,7 @@ class Log(Closing):
 
     def _merge_checkpoint(self, name: str, offsets: Mapping[TopicPartition, int]) -> None:
         """Other processes write the same file: what they know stays."""
-        with _directory.storage_errors(), self.membership.files():
+        with _directory.storage_errors(), self.membership.files:
             known = {
                 tp: offset for tp, offset in self.directory.read_checkpoint(name).items() if tp.topic in self.topics
             }
@@ -496,41 +495,44 @@ class Log(Closing):
         Raises the first error; the log is closed all the same, but then without the clean-shutdown mark.
         """
         _native.check_fork()
-        if self._state is not None:
-            if self._state is ForkError:
-                self.check_open()
+        if self._state is ForkError:
+            self.check_open()
+        if self not in open_logs:
             return
         errors: list[Exception] = []
-        # First those whose handlers may still use the others.
-        for handle in sorted(self._handles, key=lambda handle: not getattr(handle, "runs_handlers", False)):
-            collect(errors, handle.close)
-        self.groups.close()
-        self.background.stop()
-        collect(errors, self.flusher.finish)
+        if self._state is None:  # else Ctrl-C came behind this
+            # First those whose handlers may still use the others.
+            for handle in sorted(self._handles, key=lambda handle: not getattr(handle, "runs_handlers", False)):
+                collect(errors, handle.close)
+            self.groups.close()
+            self.background.stop()
+            collect(errors, self.flusher.finish)
         with self._lock:
-            if self._state is not None:
+            if self not in open_logs:
                 return
-            _open_logs.discard(self)
             if self._async_wait is not None:
                 self._async_wait.close()
             if self.read_only:
-                self._state = ClosedError
-                self._abandon_partitions()
+                self._give_up()
             else:
                 collect(errors, self._leave)
-            self._state = ClosedError
+            open_logs.discard(self)
         if errors:
             raise errors[0]
 
     def _leave(self) -> None:
         """Who is the last one out leaves the directory as a clean shutdown does; others leave it to those who stay."""
-        with _directory.storage_errors(), self.membership.leaving() as last:
-            try:
-                if last:
-                    self._close_cleanly()
-            finally:
-                self._state = ClosedError
-                self._abandon_partitions()
+        try:
+            if self._state is None:
+                with _directory.storage_errors(), self.membership.leaving as last:
+                    try:
+                        if last:
+                            self._close_cleanly()
+                    finally:
+                        self._give_up()  # while nobody else can come
+        finally:
+            self._give_up()
+            self.membership.abandon()
 
     def _close_cleanly(self) -> None:
         assert self.shared is not None
@@ -554,7 +556,8 @@ class Log(Closing):
     def _partitions(self) -> list[Partition]:
         return [part for topic in self.topics.values() for part in topic.partitions]
 
-    def _abandon_partitions(self) -> None:
+    def _give_up(self) -> None:
+        self._state = ClosedError
         for part in self._partitions():
             part.abandon()
 
@@ -573,24 +576,5 @@ class Log(Closing):
                 for partition in topic.partitions:
                     partition.mark_forked()
 
-
-def _close_at_exit() -> None:
-    """What is buffered is not lost by forgetting to close; what cannot be written is said aloud."""
-    _native.check_fork()
-    for log in list(_open_logs):
-        try:
-            log.close()
-        except Exception as error:
-            sys.stderr.write(f"pylog: closing {log.url} at exit failed: {type(error).__name__}: {error}\n")
-
-
-def _forget_in_child() -> None:
-    for log in list(_open_logs):
-        log.mark_forked()
-    _open_logs.clear()
-
-
-atexit.register(_close_at_exit)
-_native.at_fork(_forget_in_child)
 
 __all__ = ["Log", "open"]

@@ -16,12 +16,11 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from . import _native
 from ._errors import LogLockedError
-from ._locks import holder, try_lock, unlock_all
+from ._locks import byte_lock, close_lock_file, holder, try_lock
 
 GATE, MEMBERSHIP, FILES = 0, 1, 2
 WAIT_SECONDS_MAX = 0.02
@@ -29,99 +28,64 @@ LOCK_NAME = ".lock"
 
 
 class Membership:
-    """This handle's place among those who have the directory open.  Thread-safe."""
+    """This handle's place among those who have the directory open.  Thread-safe.
+
+    For `with`:
+
+    joining: holds the gate while the directory is opened; gives whether this process is alone.  Raises LogLockedError
+    while a broker has the directory.  After any failure the caller abandons it.
+    leaving: holds the gate while the directory is closed; gives whether this process is the last one out.  No lock is
+    left after it.
+    files: the directory's small files are this thread's alone; the same thread may enter it again.
+    files_if_free: the same where nobody is in `files`, not this thread either; gives whether.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path / LOCK_NAME
-        self._fd = -1
-        # Locks belong to the open file: this handle's threads would not keep each other out.
-        self._files = threading.RLock()
-        self._files_depth = 0
+        self.fd = -1
+        self.joining = byte_lock(threading.RLock(), self, GATE, self._begin_joining, self._end_joining)
+        self.leaving = byte_lock(threading.RLock(), self, 0, self._begin_leaving, length=0)
+        threads = threading.RLock()
+        self.files = byte_lock(threads, self, FILES, self._wait_for_files)
+        self.files_if_free = byte_lock(threads, self, FILES, self._try_files, waits=False)
 
-    @contextlib.contextmanager
-    def joining(self) -> Iterator[bool]:
-        """Hold the gate while the directory is opened; yields whether this process is alone.
-
-        Raises LogLockedError while a broker has the directory.  A failure inside leaves no lock behind.
-        """
+    def _begin_joining(self) -> bool:
         self._pass_gate()
-        try:
-            alone = self._try(MEMBERSHIP, fcntl.F_WRLCK)
-            if not alone:
-                self._must(MEMBERSHIP, fcntl.F_RDLCK)
-            yield alone
-            if alone:
-                self._must(MEMBERSHIP, fcntl.F_RDLCK)  # converts it, without a gap
-            self._try(GATE, fcntl.F_UNLCK)
-        except BaseException:
-            self.abandon()
-            raise
+        alone = self._try(MEMBERSHIP, fcntl.F_WRLCK)
+        if not alone:
+            self._must(MEMBERSHIP, fcntl.F_RDLCK)
+        return alone
 
-    @contextlib.contextmanager
-    def leaving(self) -> Iterator[bool]:
-        """Hold the gate while the directory is closed; yields whether this process is the last one out."""
+    def _end_joining(self) -> None:
+        self._must(MEMBERSHIP, fcntl.F_RDLCK)  # from exclusive it converts it, without a gap
+
+    def _begin_leaving(self) -> bool:
         self._wait(GATE)
-        try:
-            self._try(MEMBERSHIP, fcntl.F_UNLCK)
-            yield self._try(MEMBERSHIP, fcntl.F_WRLCK)
-        finally:
-            self.abandon()
-
-    @contextlib.contextmanager
-    def files(self) -> Iterator[None]:
-        """Hold the directory's small files; may be entered again by the same thread."""
-        with self._files:
-            if self._files_depth == 0:
-                self._wait(FILES)
-            self._files_depth += 1
-            try:
-                yield
-            finally:
-                self._files_depth -= 1
-                if self._files_depth == 0 and self._fd >= 0:
-                    self._try(FILES, fcntl.F_UNLCK)
-
-    @contextlib.contextmanager
-    def files_if_free(self) -> Iterator[bool]:
-        """The same where nobody holds them, not this thread either; yields whether."""
-        if not self._files.acquire(blocking=False):
-            yield False
-            return
-        try:
-            if self._files_depth > 0 or not self._try(FILES, fcntl.F_WRLCK):
-                yield False
-                return
-            self._files_depth = 1
-            try:
-                yield True
-            finally:
-                self._files_depth = 0
-                self._try(FILES, fcntl.F_UNLCK)
-        finally:
-            self._files.release()
+        self._try(MEMBERSHIP, fcntl.F_UNLCK)
+        return self._try(MEMBERSHIP, fcntl.F_WRLCK)
 
     def abandon(self) -> None:
         """Give all locks back."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            # Given back first: closing does that only once no forked child has the descriptor any more.
-            with contextlib.suppress(OSError):
-                unlock_all(fd)
-            _native.close_lock_file(fd)
+        close_lock_file(self)
 
     def mark_forked(self) -> None:
         """In a forked child: the descriptor was closed at the fork, its number may be another file's by now."""
-        self._fd = -1
-        self._files = threading.RLock()
+        self.fd = -1
+
+    def _wait_for_files(self) -> None:
+        self._wait(FILES)
+
+    def _try_files(self) -> bool:
+        return self.files.depth == 0 and self._try(FILES, fcntl.F_WRLCK)
 
     def _pass_gate(self) -> None:
         """Open the lock file and take the gate of the file that is there then: a broker removes it when it stops."""
         while True:
-            self._fd = _native.open_lock_file(str(self._path.parent), LOCK_NAME)
+            self.fd = _native.open_lock_file(str(self._path.parent), LOCK_NAME)
             try:
                 self._wait(GATE)
                 with contextlib.suppress(FileNotFoundError):
-                    if os.path.samestat(os.fstat(self._fd), self._path.stat()):
+                    if os.path.samestat(os.fstat(self.fd), self._path.stat()):
                         return
             except BaseException:
                 self.abandon()
@@ -132,7 +96,7 @@ class Membership:
         """Take a byte exclusively, however long other pylogs hold it; LogLockedError if a broker does."""
         seconds = 0.0005
         while not self._try(byte, fcntl.F_WRLCK):
-            _, pid = holder(self._fd, byte) or (0, -1)
+            _, pid = holder(self.fd, byte) or (0, -1)
             if pid > 0:  # a process has it, not an open file: no pylog
                 raise LogLockedError(f"{self._path.parent} is in use by process {pid} (a Kafka broker?)", pid)
             time.sleep(seconds)  # signals are looked at in between
@@ -143,7 +107,7 @@ class Membership:
             raise LogLockedError(f"{self._path.parent} is in use by another process")
 
     def _try(self, byte: int, kind: int) -> bool:
-        return try_lock(self._fd, byte, kind)
+        return try_lock(self.fd, byte, kind)
 
 
 def is_held(path: Path) -> bool:

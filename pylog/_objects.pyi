@@ -1,11 +1,12 @@
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, Protocol, Self, TypeAlias, TypeVar, final, overload
+from typing import Any, Generic, NoReturn, Protocol, Self, TypeAlias, TypeVar, final, overload
 
 import numpy as np
 from typing_extensions import Buffer
 
 _Record = TypeVar("_Record", bound=Record)
 _Future = TypeVar("_Future", bound=FutureBase)
+_T = TypeVar("_T")
 _Deserializer: TypeAlias = Callable[[bytes], Any]
 _Data: TypeAlias = Buffer | np.ndarray[Any, Any]
 _Column: TypeAlias = Buffer | np.ndarray[Any, Any]
@@ -155,6 +156,38 @@ class Handle:
         value_deserializer: _Deserializer | None,
         /,
     ) -> dict[Any, list[Record]] | None: ...
+
+class _Lock(Protocol):
+    def acquire(self, blocking: bool = ...) -> bool: ...
+    def release(self) -> None: ...
+
+class _Opened(Protocol):
+    fd: int
+
+@final
+class ByteLock(Generic[_T]):
+    @property
+    def depth(self) -> int: ...
+    def __new__(
+        cls,
+        threads: _Lock,
+        file: _Opened,
+        unlock: tuple[Callable[..., object], int, bytes],
+        begin: Callable[[], _T],
+        end: Callable[[], object] | None = None,
+        *,
+        waits: bool = True,
+    ) -> Self: ...
+    def __enter__(self) -> _T: ...
+    def __exit__(self, *error: object) -> None: ...
+
+@final
+class OneThread:
+    @property
+    def depth(self) -> int: ...
+    def __new__(cls, check: Callable[[], None], refuse: Callable[[], NoReturn]) -> Self: ...
+    def __enter__(self) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
 
 def bytes_list(data: _Data, starts: _Column, lengths: _Column, /) -> list[bytes | None]: ...
 def headers_list(data: _Data, headers_at: _Column, /) -> list[tuple[tuple[str, bytes | None], ...]]: ...

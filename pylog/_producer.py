@@ -264,15 +264,13 @@ class Producer(Closing):
         """Flush, then close.  Raises what flush raises, but is closed then."""
         _native.check_fork()
         with self._lock:
-            if self._closed is not None:
+            if self._closed not in (None, ClosedError):
                 return
             self._closed = ClosedError  # before the last push: what another thread sends now is refused, not forgotten
             self._quick.clear()
             self._routes.clear()
-        try:
-            self.push_all()
-        finally:
-            self._log.remove_handle(self)
+        self.push_all()
+        self._log.remove_handle(self)  # not where Ctrl-C has ended the push: the log's close pushes again
         self.raise_unseen()
 
     def mark_forked(self, error: type[PylogError]) -> None:

@@ -48,6 +48,7 @@ PYTHON_LAYERS = (
     (
         "_types",
         "_closing",
+        "_open_logs",
         "_locks",
         "_serializers",
         "_compression",

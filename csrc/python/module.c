@@ -88,10 +88,13 @@ static int module_exec(PyObject *module) {
     if (state->builder_type == NULL) return -1;
     state->batch_buffer_type = type_add(module, &batch_buffer_type_spec);
     if (state->batch_buffer_type == NULL) return -1;
-    state->sender_type = type_add(module, &sender_type_spec);
-    if (state->sender_type == NULL) return -1;
-    state->handle_type = type_add(module, &handle_type_spec);
-    return state->handle_type == NULL ? -1 : 0;
+    PyType_Spec *others[] = {&sender_type_spec, &handle_type_spec, &byte_lock_type_spec, &one_thread_type_spec};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        PyTypeObject *type = type_add(module, others[i]);
+        if (type == NULL) return -1;
+        Py_DECREF(type); /* the module has it */
+    }
+    return 0;
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {
@@ -100,8 +103,6 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->future_type);
     Py_VISIT(state->builder_type);
     Py_VISIT(state->batch_buffer_type);
-    Py_VISIT(state->sender_type);
-    Py_VISIT(state->handle_type);
     Py_VISIT(state->no_headers);
     return 0;
 }
@@ -112,8 +113,6 @@ static int module_clear(PyObject *module) {
     Py_CLEAR(state->future_type);
     Py_CLEAR(state->builder_type);
     Py_CLEAR(state->batch_buffer_type);
-    Py_CLEAR(state->sender_type);
-    Py_CLEAR(state->handle_type);
     Py_CLEAR(state->no_headers);
     Py_CLEAR(state->position);
     return 0;

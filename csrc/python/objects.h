@@ -1,10 +1,11 @@
 /* What the sources of the extension module pylog._objects share.
  *
  * The module turns whole columns of decoded records into Python objects and Python objects into record batches; it
- * opens no files and knows nothing of the engine but the formats (record.h, batch.h) and the few calls that Handle is
- * given the addresses of.  Those run without the GIL, on nothing that Python can reach; but for them it is held, and is
- * the lock of everything here.  Code of others (a buffer's export, an __index__, a deserializer) may run in between
- * and call back into the same objects, so whatever may run it comes before an object's state is read. */
+ * opens no files (but gives back locks of open ones) and knows nothing of the engine but the formats (record.h,
+ * batch.h) and the few calls that Handle is given the addresses of.  Those run without the GIL, on nothing that Python
+ * can reach; but for them it is held, and is the lock of everything here.  Code of others (a buffer's export, an
+ * __index__, a deserializer) may run in between and call back into the same objects, so whatever may run it comes
+ * before an object's state is read. */
 #ifndef PYLOG_OBJECTS_H
 #define PYLOG_OBJECTS_H
 
@@ -29,8 +30,6 @@ typedef struct module_state {
     PyTypeObject *future_type;
     PyTypeObject *builder_type;
     PyTypeObject *batch_buffer_type;
-    PyTypeObject *sender_type;
-    PyTypeObject *handle_type;
     PyObject *no_headers; /* the empty tuple */
     PyObject *position;   /* the name */
 } module_state;
@@ -136,6 +135,11 @@ PyObject *small_list(module_state *state, const plog_small *small, PyObject *top
 /* ---- handle.c: Handle */
 
 extern PyType_Spec handle_type_spec;
+
+/* ---- sections.c: ByteLock and OneThread */
+
+extern PyType_Spec byte_lock_type_spec;
+extern PyType_Spec one_thread_type_spec;
 
 /* ---- future.c: FutureBase */
 

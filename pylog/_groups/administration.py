@@ -84,7 +84,7 @@ def reset_group_offsets(log: Log, group: str, to: To, topics: Collection[str] | 
     offsets = {tp: _target(log, tp, to) for tp in wanted}
     file = GroupFile(log.directory.path, group)
     try:
-        with file.changing():
+        with file.changing:
             _check_empty(file, group)
             log.groups.offsets.commit(group, {tp: OffsetAndMetadata(offset) for tp, offset in offsets.items()})
     finally:
@@ -104,7 +104,7 @@ def delete_groups(log: Log, groups: Sequence[str]) -> None:
     for group in groups:
         file = GroupFile(log.directory.path, group)
         try:
-            with file.changing():
+            with file.changing:
                 _check_empty(file, group)
                 log.groups.offsets.commit(group, dict.fromkeys(log.groups.offsets.of(group)))
                 file.remove()

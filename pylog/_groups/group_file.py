@@ -12,19 +12,18 @@ that it consumes.  A state that makes no sense (a power cut) is an empty one: th
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import json
 import os
 import struct
 import threading
 import urllib.parse
 import zlib
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from .._errors import InvalidConfigurationError
-from .._locks import LockFile
+from .._locks import LockFile, byte_lock
 from .._types import TopicPartition
 
 PREFIX = "pylog.group."
@@ -85,23 +84,16 @@ def groups_with_files(directory: Path) -> list[str]:
 
 
 class GroupFile:
-    """One member's (or an onlooker's) handle of a group's file.  Thread-safe."""
+    """One member's (or an onlooker's) handle of a group's file.  Thread-safe.
+
+    changing: `with` it, nobody else changes the group's state.  The file may be another's than before: see is_current.
+    """
 
     def __init__(self, directory: Path, group: str) -> None:
         self._path = directory / group_file_name(group)
         self._locks = LockFile(self._path)
-        self._alone = threading.RLock()  # the lock of byte 0 belongs to the handle, not to a thread
-
-    @contextlib.contextmanager
-    def changing(self) -> Iterator[None]:
-        """Hold the group: nobody else changes its state.  The file may be another one than before: see is_current."""
-        with self._alone:
-            self._locks.lock(MUTEX)
-            try:
-                self._check_layout()
-                yield
-            finally:
-                self._locks.unlock(MUTEX)
+        # Nothing in it refers to this object: who drops a member without closing it gives its locks back at once.
+        self.changing = byte_lock(threading.RLock(), self._locks, MUTEX, functools.partial(_begin_change, self._locks))
 
     def is_current(self) -> bool:
         """Whether this is still the group's file; a deleted group's is not."""
@@ -139,20 +131,12 @@ class GroupFile:
             return None
         length, crc = COPY.unpack(head)
         data = os.pread(self._locks.fd, min(length, COPY_BYTES), at + COPY.size)
-        if len(data) != length or zlib.crc32(data) != crc:
+        if len(data) != length or zlib.crc32(data) != crc or not data:  # zeros, where only the other was written
             return None
         tree = json.loads(data)
         tree["members"] = {name: MemberState(**member) for name, member in tree["members"].items()}
         state = GroupState(**tree)
         return state if state.generation == generation else None
-
-    def _check_layout(self) -> None:
-        head = os.pread(self._locks.fd, HEADER.size, 0)
-        if not head.strip(b"\0"):
-            os.pwrite(self._locks.fd, HEADER.pack(MAGIC, LAYOUT), 0)
-            return
-        if len(head) < HEADER.size or HEADER.unpack(head) != (MAGIC, LAYOUT):
-            raise InvalidConfigurationError(f"{self._path}: not a group's file of this version of pylog")
 
     # -- who lives, who owns
 
@@ -188,4 +172,12 @@ class GroupFile:
     def mark_forked(self) -> None:
         """In a forked child: the locks are the parent's alone."""
         self._locks.mark_forked()
-        self._alone = threading.RLock()
+
+
+def _begin_change(locks: LockFile) -> None:
+    locks.lock(MUTEX)
+    head = os.pread(locks.fd, HEADER.size, 0)
+    if not head.strip(b"\0"):
+        os.pwrite(locks.fd, HEADER.pack(MAGIC, LAYOUT), 0)
+    elif len(head) < HEADER.size or HEADER.unpack(head) != (MAGIC, LAYOUT):
+        raise InvalidConfigurationError(f"{locks.path}: not a group's file of this version of pylog")

@@ -12,8 +12,7 @@ import os
 import re
 import threading
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from .._errors import FencedInstanceIdError, InvalidConfigurationError
@@ -53,19 +52,17 @@ class Member:
     def join(self, topics: Collection[str] | None, pattern: str | None) -> None:
         """Enter the group, or change the subscription.  Raises InvalidConfigurationError: no strategy in common."""
         self._topics, self._pattern = None if topics is None else sorted(topics), pattern
-        with self._changing() as state:
-            self._enter(state)
-            self._rebalance(state)
+        self._change(self._enter, self._rebalance)
 
     def leave(self) -> None:
         """Leave the group; what it owned goes to the others at once."""
         with self._lock:
             if self._closed:
                 return
-            self._closed = True
-            self._log.groups.watcher.forget(self)
             try:
-                with self._file.changing():
+                self._closed = True
+                self._log.groups.watcher.forget(self)
+                with self._file.changing:
                     self._disown(list(self.owned))
                     state = self._file.load()
                     if state.members.pop(self.member_id, None) is not None:
@@ -81,13 +78,15 @@ class Member:
         self._lock = threading.RLock()
         self._file.mark_forked()
 
-    @contextmanager
-    def _changing(self) -> Iterator[GroupState]:
+    def _change(self, *steps: Callable[[GroupState], None]) -> None:
+        """Hold the group's file, and take these steps with its state."""
         with self._lock:
             while True:
-                with self._file.changing():
+                with self._file.changing:
                     if self._number >= 0 or self._file.is_current():
-                        yield self._file.load()
+                        state = self._file.load()
+                        for step in steps:
+                            step(state)
                         return
                 self._file.close()  # the group was deleted meanwhile
                 self._file = GroupFile(self._log.directory.path, self.group)
@@ -123,8 +122,7 @@ class Member:
 
     def topics_changed(self) -> None:
         """There are other topics or partitions than before."""
-        with self._changing() as state:
-            self._rebalance(state)
+        self._change(self._rebalance)
 
     def look(self) -> None:
         """Take care of members that have died.  For any thread."""
@@ -133,8 +131,7 @@ class Member:
                 return
             state = self._file.load()
             if any(not self._lives(name, member) for name, member in state.members.items()):
-                with self._changing() as state:
-                    self._rebalance(state)
+                self._change(self._rebalance)
 
     def to_lose(self) -> set[TopicPartition]:
         """Take up the newest assignment; what of the owned it gives to others.  Raises FencedInstanceIdError."""
@@ -143,9 +140,7 @@ class Member:
                 state = self._file.load()
                 if self.member_id not in state.members:
                     self._check_fenced(state)
-                    with self._changing() as state:  # the file was lost
-                        self._enter(state)
-                        self._rebalance(state)
+                    self._change(self._enter, self._rebalance)  # the file was lost
                     state = self._file.load()
                 self._take_up(state)
             return self.owned - self._wanted

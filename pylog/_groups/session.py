@@ -103,12 +103,12 @@ class GroupSession:
             if owned:
                 self._listener.on_partitions_revoked(owned)
         finally:
+            member.leave()
             self._member = None
             self._holder.hold(())
-            member.leave()
 
     def abandon(self) -> None:
-        """Leave without a word: the consumer is in another thread's hands."""
+        """Leave without a word, unless that was done: the consumer is in another thread's hands, or Ctrl-C came."""
         if self._member is not None:
             self._member.leave()
 

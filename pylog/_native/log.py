@@ -100,7 +100,7 @@ class NativeLog:
         self._handle = Handle(0, _ENGINE, raise_bytes)
         self._log: Any = None
         self._gone: type[IllegalStateError] = ClosedError
-        self._bell, self._shared = bell, shared  # they outlive the log
+        self._bell = bell
         self.directory = directory
         params = ffi.new(
             "plog_open *",

@@ -57,6 +57,8 @@ class Queue(Closing):
         self._value = resolve_deserializer(options["value_deserializer"], option="value_deserializer")
         self._closed: type[PylogError] | None = None
         self._lock = threading.Lock()  # of what is made when it is first needed
+        self._closing = threading.RLock()
+        self._left = False  # closing has come to its end
         self._dead: Queue | None = None
         if topic not in log.admin.list_topics():
             log.admin.create_topic(topic, 2, exist_ok=True, **topic_config(log.topic_defaults))
@@ -371,26 +373,27 @@ class Queue(Closing):
         get in other threads raises ClosedError, iteration ends.
         """
         _native.check_fork()
-        with self._lock:
-            if self._closed is not None:
+        with self._closing:
+            if self._left:
                 return
             self._closed = ClosedError
-        try:
-            for closing in (self._dead, self._producer, self._raw):
-                if closing is not None:
-                    closing.close()
-        finally:
             try:
-                self._space.close()
+                for closing in (self._dead, self._producer, self._raw):
+                    if closing is not None:
+                        closing.close()
             finally:
-                self._state.close()
-                self._log.remove_handle(self)
-                self._log.bell.ring()
+                try:
+                    self._space.close()
+                finally:
+                    self._state.close()
+                    self._log.remove_handle(self)
+                    self._log.bell.ring()
+                    self._left = True
 
     def mark_forked(self, error: type[PylogError]) -> None:
         """In a forked child: nothing here may be used."""
-        self._closed = error
-        self._lock = threading.Lock()
+        self._closed, self._left = error, True
+        self._lock, self._closing = threading.Lock(), threading.RLock()
         self._state.mark_forked(error)
 
     def __repr__(self) -> str:

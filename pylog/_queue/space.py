@@ -56,7 +56,7 @@ class Space:
         # Nothing is to be done where the queue was closed meanwhile, or its topic deleted.
         with contextlib.suppress(ClosedError, ForkError, UnknownTopicOrPartitionError), self._lock:
             if not self._is_closed:
-                with self._state.table.making_space():
+                with self._state.table.making_space:
                     self._shorten_journal()
                     self._delete_settled()
 
@@ -157,5 +157,9 @@ class Space:
 
 
 def _bases(partition: Partition) -> list[int]:
-    """Base offsets of the partition's segments."""
-    return sorted(int(path.stem) for path in Path(partition.native.directory).glob("*.log") if path.stem.isdigit())
+    """Base offsets of the partition's segments.  Raises UnknownTopicOrPartitionError while it is being deleted."""
+    directory = Path(partition.native.directory)
+    bases = sorted(int(path.stem) for path in directory.glob("*.log") if path.stem.isdigit())
+    if not bases:
+        raise UnknownTopicOrPartitionError(f"{directory.name} has no segments any more")
+    return bases

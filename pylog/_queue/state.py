@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
+from .._directory import storage_errors
 from .._errors import OffsetOutOfRangeError, PylogError
 from .._types import Array, Deserializer, Record
 from .journal import Journal
@@ -59,7 +60,7 @@ class State:
         self.window = Window(self.messages)
         self._looked_ns = 0  # for the dead
         try:
-            with self.table.joining() as alone:
+            with storage_errors(self.table.path), self.table.joining as alone:
                 topic_id = topic.id or ""
                 self.settings = (
                     rebuild(self.table, self.journal, self.messages, self.window, topic_id, wanted)

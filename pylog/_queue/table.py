@@ -25,7 +25,6 @@ import mmap
 import os
 import struct
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +32,7 @@ import numpy as np
 from .. import _native
 from .._directory import storage_errors
 from .._errors import ClosedError, InvalidConfigurationError, PylogError, StorageError
-from .._locks import LockFile, holder
+from .._locks import LockFile, byte_lock, holder
 from .._types import Array
 
 MAGIC = int.from_bytes(b"pylog.qu", "little")
@@ -69,37 +68,23 @@ MUTEX, SPACE = 0, 1
 OWNERS_AT = 1 << 40
 
 
-class _Held:
-    """`with table.held`: nobody else changes it.  Raises ClosedError, ForkError, StorageError."""
-
-    __slots__ = ("_table",)
-
-    def __init__(self, table: Table) -> None:
-        self._table = table
-
-    def __enter__(self) -> None:
-        self._table._lock()
-        try:
-            self._table.begin()
-        except BaseException:
-            self._table._unlock()
-            raise
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:  # what an exception has left is repaired
-            self._table.words[CHANGING] = 0
-        self._table._unlock()
-
-
 class Table:
-    """One handle's view of the file.  Fields are for who holds the table, but for a glance at a word."""
+    """One handle's view of the file.  Fields are for who holds the table, but for a glance at a word.
+
+    held: `with` it, nobody else changes the table; what an exception leaves is repaired by the next who holds it.
+    joining: the same for who comes, and is an owner from then on; gives whether nobody else is one: the table is to be
+    written anew.  making_space: be the only one to give space back; not while holding the table.
+    Each raises ClosedError, ForkError, StorageError.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         with storage_errors(path):
             self._locks = LockFile(path)
-        self._alone = threading.Lock()  # the locks belong to the handle, not to a thread
-        self.held = _Held(self)
+        self._alone = threading.Lock()
+        self.held = byte_lock(self._alone, self._locks, MUTEX, self._begin, self._end)
+        self.joining = byte_lock(self._alone, self._locks, MUTEX, self._begin_joining, self._end_joining)
+        self.making_space = byte_lock(threading.Lock(), self._locks, SPACE, lambda: self._take(SPACE))
         self._gone: type[PylogError] | None = None
         self._guard: _native.Guard | None = None
         self.me = 0
@@ -109,61 +94,32 @@ class Table:
 
     # -- the lock
 
-    def _lock(self) -> None:
-        self._check_open()
-        self._alone.acquire()
-        try:
-            self._check_open()
-            self._locks.lock(MUTEX)
-        except BaseException:
-            self._unlock()  # a signal may have come when it was had already
-            raise
-
-    def _unlock(self) -> None:
-        self._locks.unlock(MUTEX)
-        self._alone.release()
-
-    def _check_open(self) -> None:
+    def _take(self, byte: int) -> None:
         _native.check_fork()
         if self._gone is not None:
-            raise self._gone(f"{self._path.name}: the queue is closed, or the parent process's")
+            raise self._gone(f"{self.path.name}: the queue is closed, or the parent process's")
+        self._locks.lock(byte)
 
-    def begin(self) -> None:
-        """Caller has the lock: see that the table is whole, and say that it is being changed."""
+    def _begin(self) -> None:
+        self._take(MUTEX)
         if len(self.entries) != self.words[CAPACITY]:
             self._map()
         if self._guard is not None and not self._guard.is_whole():
-            raise StorageError(errno.EIO, "was cut from outside", str(self._path))
+            raise StorageError(errno.EIO, "was cut from outside", str(self.path))
         if self.words[CHANGING]:
             self._repair()
         self.words[CHANGING] = self.me
 
-    @contextlib.contextmanager
-    def making_space(self) -> Iterator[None]:
-        """Be the only one to give space back.  One thread of a handle at a time; never while holding the table."""
-        self._check_open()
-        self._locks.lock(SPACE)
-        try:
-            yield
-        finally:
-            self._locks.unlock(SPACE)
+    def _end(self) -> None:
+        self.words[CHANGING] = 0
 
-    @contextlib.contextmanager
-    def joining(self) -> Iterator[bool]:
-        """Hold the table, and be one of its owners from here on.  True: nobody else is; it is to be written anew."""
-        self._lock()
-        try:
-            with storage_errors(self._path):
-                yield from self._join()
-        finally:
-            self._unlock()
-
-    def _join(self) -> Iterator[bool]:
+    def _begin_joining(self) -> bool:
+        self._take(MUTEX)
         alone = holder(self._locks.fd, OWNERS_AT, OWNERS_MAX) is None
         if self._is_table():
             self._map()
         elif not alone:
-            raise InvalidConfigurationError(f"{self._path.name}: not of this version of pylog, and in use")
+            raise InvalidConfigurationError(f"{self.path.name}: not of this version of pylog, and in use")
         else:
             os.ftruncate(self._locks.fd, 0)
             self._grow(CAPACITY_MIN)
@@ -171,9 +127,11 @@ class Table:
         if not alone and self.words[CHANGING]:
             self._repair()
         self.words[CHANGING] = OWNERS_MAX
-        yield alone
+        return alone
+
+    def _end_joining(self) -> None:
         self._become_owner()
-        self.words[CHANGING] = 0
+        self._end()
 
     def _is_table(self) -> bool:
         magic, layout, capacity = HEAD.unpack(os.pread(self._locks.fd, HEAD.size, 0).ljust(HEAD.size, b"\0"))
@@ -187,7 +145,7 @@ class Table:
                 self.words[OWNERS] = max(self.words[OWNERS], number)
                 self.release(number)  # of who had the number before
                 return
-        raise InvalidConfigurationError(f"{self._path.name}: {OWNERS_MAX - 1} handles of the queue are open")
+        raise InvalidConfigurationError(f"{self.path.name}: {OWNERS_MAX - 1} handles of the queue are open")
 
     def lives(self, owner: int) -> bool:
         """Whether that owner, another handle, is alive."""
@@ -201,7 +159,7 @@ class Table:
             capacity = HEAD.unpack(os.pread(self._locks.fd, HEAD.size, 0))[CAPACITY]
         size = ENTRIES_AT + capacity * ENTRY.itemsize
         # Through a descriptor of its own: the mapping keeps one, in forked children too, and with it the locks.
-        fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             memory = mmap.mmap(fd, size)
         finally:
@@ -223,7 +181,7 @@ class Table:
 
     def _grow(self, capacity: int) -> None:
         was = len(self.entries)
-        with storage_errors(self._path):
+        with storage_errors(self.path):
             # Allocated first: a store into a hole of the file would be a fault where the disk is full.
             os.posix_fallocate(self._locks.fd, 0, ENTRIES_AT + capacity * ENTRY.itemsize)
             self._map(capacity)
@@ -373,7 +331,7 @@ class Table:
 
     def close(self) -> None:
         """Give up what is in flight, and be an owner no longer."""
-        if self.me:
+        if self.me and self._gone is None:
             with contextlib.suppress(StorageError), self.held:
                 self.release(self.me)
         with self._alone:
@@ -384,7 +342,6 @@ class Table:
     def mark_forked(self, error: type[PylogError]) -> None:
         """In a forked child: the parent's."""
         self._gone = error
-        self._alone = threading.Lock()
         self._locks.mark_forked()
 
 

@@ -50,12 +50,14 @@ def repair(path: Path, wanted: Sequence[str], jobs: int) -> tuple[Report, Report
     if not path.is_dir():
         raise NotADirectoryError(20, "no such directory", str(path))
     membership = Membership(path)
-    with membership.joining() as alone:
-        if not alone:
-            raise LogLockedError(f"{path} is open in another process; --repair needs it for itself")
-        found = check(path, wanted, jobs, alone=True)
-        done = list(_Repair(path, found).run())
-    membership.abandon()
+    try:
+        with membership.joining as alone:
+            if not alone:
+                raise LogLockedError(f"{path} is open in another process; --repair needs it for itself")
+            found = check(path, wanted, jobs, alone=True)
+            done = list(_Repair(path, found).run())
+    finally:
+        membership.abandon()
     if not wanted:
         _make_hints(path, found)
     return found, check(path, wanted, jobs), done

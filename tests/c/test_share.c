@@ -112,6 +112,17 @@ static void a_log_start_inside_a_batch_is_not_truncated_to(void) {
     plog_shared_close(shared);
 }
 
+static void the_shared_state_goes_with_the_last_log_that_uses_it(void) {
+    scratch_wipe();
+    CHECK_OK(plog_shared_open(scratch_root, 1, &shared, &error));
+    plog_log *one = open_shared(), *two = open_shared();
+    plog_shared_close(shared);
+    CHECK_EQUAL(append_one(one), 0);
+    plog_log_abandon(one);
+    CHECK_EQUAL(append_one(two), 1);
+    plog_log_abandon(two);
+}
+
 int main(void) {
     check_begin("test_share");
     scratch_make();
@@ -119,5 +130,6 @@ int main(void) {
     RUN(who_joins_next_mends_what_a_dead_owner_left);
     RUN(a_transaction_that_another_process_truncated_away_holds_nothing_back);
     RUN(a_log_start_inside_a_batch_is_not_truncated_to);
+    RUN(the_shared_state_goes_with_the_last_log_that_uses_it);
     return 0;
 }

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import pylog
-from pylog import TopicPartition, _log
+from pylog import TopicPartition, _open_logs
 from pylog._native import murmur2
 
 TOPICS = ("orders", "events-1", "a.b_c")
@@ -56,10 +56,9 @@ def die(log: pylog.Log) -> None:
     log.background.stop()
     for handle in list(log._handles):
         handle.mark_forked(pylog.ClosedError)
-    log._abandon_partitions()
+    log._give_up()
     log.membership.abandon()
-    log._state = pylog.ClosedError
-    _log._open_logs.discard(log)
+    _open_logs.open_logs.discard(log)
 
 
 class LogMachine(RuleBasedStateMachine):

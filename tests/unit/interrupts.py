@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ class Interrupt:
 
     Only this thread is interrupted, as only the main thread is by a signal.  `function`'s own frame is not, nor are
     those of Python's own library: an interrupted Thread.start leaves a thread that cannot be told from one that is not.
+    From finalizers Python takes the interrupt away, with an "Exception ignored".
     """
 
     def __init__(self, place: int) -> None:
@@ -32,6 +34,7 @@ class Interrupt:
         """Whether the interrupt came; False: the function has fewer places than that."""
         here = sys._getframe()
         before = sys.gettrace()
+        gc.disable()  # what an earlier test has left has no part in this
         sys.settrace(lambda frame, event, of: None if frame.f_back is here else self._trace(frame, event, of))
         try:
             function()
@@ -40,6 +43,7 @@ class Interrupt:
                 raise
         finally:
             sys.settrace(before)
+            gc.enable()
         return bool(self.where)
 
     def _trace(self, frame: FrameType, event: str, _: object) -> Any:

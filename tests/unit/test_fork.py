@@ -199,7 +199,7 @@ def lines(process: subprocess.Popen[str], count: int) -> list[str]:
 def is_alone(directory: Path) -> bool:
     """Whether a process that opens the directory now gets its locks exclusively."""
     membership = _membership.Membership(directory)
-    with membership.joining() as alone:
+    with membership.joining as alone:
         pass
     membership.abandon()
     return alone

@@ -56,8 +56,9 @@ class Interrupt:
         elif event == "opcode":
             if self._looks is frame:
                 self._look(frame)
-            name = dis.opname[frame.f_code.co_code[frame.f_lasti]]
-            self._looks = frame if name in LOOKS_AFTER else None
+            before, name = (dis.opname[frame.f_code.co_code[at]] for at in (max(0, frame.f_lasti - 2), frame.f_lasti))
+            # That of a `with` is no such place, but in those of Python 3.14 in which gh-148874 is not mended.
+            self._looks = frame if name in LOOKS_AFTER and before != "LOAD_SPECIAL" else None
         else:
             self._looks = None
         return self._trace

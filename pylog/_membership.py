@@ -33,7 +33,7 @@ class Membership:
     For `with`:
 
     joining: holds the gate while the directory is opened; gives whether this process is alone.  Raises LogLockedError
-    while a broker has the directory.  After any failure the caller abandons it.
+    while a broker has the directory.  A failure inside leaves no lock behind; the caller abandons it then.
     leaving: holds the gate while the directory is closed; gives whether this process is the last one out.  No lock is
     left after it.
     files: the directory's small files are this thread's alone; the same thread may enter it again.
@@ -43,7 +43,8 @@ class Membership:
     def __init__(self, path: Path) -> None:
         self._path = path / LOCK_NAME
         self.fd = -1
-        self.joining = byte_lock(threading.RLock(), self, GATE, self._begin_joining, self._end_joining)
+        # All bytes at once: who found the gate open, and a failed opener's membership still taken, would join nobody.
+        self.joining = byte_lock(threading.RLock(), self, 0, self._begin_joining, self._end_joining, length=0)
         self.leaving = byte_lock(threading.RLock(), self, 0, self._begin_leaving, length=0)
         threads = threading.RLock()
         self.files = byte_lock(threads, self, FILES, self._wait_for_files)
@@ -56,8 +57,10 @@ class Membership:
             self._must(MEMBERSHIP, fcntl.F_RDLCK)
         return alone
 
-    def _end_joining(self) -> None:
+    def _end_joining(self) -> bool:
         self._must(MEMBERSHIP, fcntl.F_RDLCK)  # from exclusive it converts it, without a gap
+        self._try(GATE, fcntl.F_UNLCK)
+        return True
 
     def _begin_leaving(self) -> bool:
         self._wait(GATE)

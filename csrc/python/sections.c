@@ -143,8 +143,10 @@ static PyObject *byte_lock_exit(PyObject *self, PyObject *const *error, Py_ssize
     byte_lock_object *lock = (byte_lock_object *)self;
     if (lock->depth == 0 || lock->holder != PyThread_get_thread_ident()) Py_RETURN_NONE; /* it was not free */
     bool is_well = arg_count > 0 && error[0] == Py_None;
-    if (is_well && lock->depth == 1 && lock->end != Py_None) (void)call_for_error(lock->end);
-    if (byte_lock_leave(lock, true) < 0) return NULL;
+    PyObject *ended = is_well && lock->depth == 1 && lock->end != Py_None ? PyObject_CallNoArgs(lock->end) : NULL;
+    bool has_byte = ended != Py_True;
+    Py_XDECREF(ended);
+    if (byte_lock_leave(lock, has_byte) < 0) return NULL;
     Py_RETURN_NONE;
 }
 
@@ -165,7 +167,8 @@ PyDoc_STRVAR(
     "The lock of a byte of a file, behind one (`threads`) of the threads that share the file.\n\n"
     "begin() takes the byte's lock, in whichever way, and may raise; end() is called where no exception\n"
     "leaves the block.  The locks are given back in any case: the byte's by unlock[0](file.fd, *unlock[1:]), a\n"
-    "function written in C, unless file.fd is negative.  Where `threads` is reentrant, so is this: only the outermost "
+    "function written in C, unless file.fd is negative, or end() has said True: it has seen to that.  Where `threads` "
+    "is reentrant, so is this: only the outermost "
     "block does all of that.\n"
     "waits=False: `with` gives False, and nothing is taken, where another thread is in it or begin() says\n"
     "False.  In a forked child nothing is taken: begin() is to raise.");

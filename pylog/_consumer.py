@@ -67,9 +67,7 @@ class Consumer(Closing):
         self._pattern: re.Pattern[str] | None = None
         self._generation = -1
         self._woken = False
-        self._alone = _native.OneThread(
-            self._check_open, _refuse_thread
-        )  # again for the same, as in a rebalance listener
+        self._alone = _native.OneThread(self._check_open, _refuse_thread)
         self._small = _native.SmallChunk()
         self._closed: type[PylogError] | None = None
         self._group = None if self._config["group_id"] is None else GroupSession(log, self._config, self)

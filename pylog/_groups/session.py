@@ -103,9 +103,9 @@ class GroupSession:
             if owned:
                 self._listener.on_partitions_revoked(owned)
         finally:
-            member.leave()
-            self._member = None
             self._holder.hold(())
+            member.leave()
+            self._member = None  # last: what Ctrl-C keeps from being left, abandon leaves
 
     def abandon(self) -> None:
         """Leave without a word, unless that was done: the consumer is in another thread's hands, or Ctrl-C came."""

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -482,3 +483,24 @@ def test_two_threads_in_one_member_are_told(four: pylog.Log) -> None:
     consumer.wakeup()
     thread.join()
     assert errors
+
+
+def test_a_member_killed_between_its_first_two_writes_leaves_a_group_that_others_enter(
+    log: pylog.Log, run_script: Any
+) -> None:
+    log.producer().send("orders", b"0", partition=0).get()
+    died = run_script(
+        """
+        import os, signal, pylog
+        from pylog._groups import group_file
+
+        def die(*_: object) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        group_file.GENERATION = type("Dying", (), {"pack": die, "unpack": group_file.GENERATION.unpack, "size": 8})
+        pylog.open("data").consumer(group_id="group").subscribe(["orders"])
+        """
+    )
+    assert (died.returncode, died.stderr) == (-signal.SIGKILL, "")
+    with log.consumer("orders", group_id="group", auto_offset_reset="earliest") as consumer:
+        assert [record.value for record in next(iter(consumer.poll(5000).values()))] == [b"0"]

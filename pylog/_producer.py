@@ -424,14 +424,22 @@ class Producer(Closing):
             codec = self._codec_for(lane.topic)
             block = _compressed(codec, buffer) if codec else buffer
             _, _, rolled = lane.partition.native.append(block, ahead=self._acks == "all", place=batch)
-            self._appended(lane, batch, rolled)
         except ClosedError:
             self._fail(batch, UnknownTopicOrPartitionError(f"topic {lane.topic.name} was deleted"))
         except Exception as error:
             self._fail(batch, error)
+        else:
+            self._appended(lane, batch, rolled)
 
     def _appended(self, lane: Lane, batch: Batch, rolled: bool) -> None:
-        self._log.flusher.note_append(lane.partition, rolled)
+        try:
+            self._log.flusher.note_append(lane.partition, rolled)
+        except Exception:  # no thread is to be had, say: the caller is told, but the batch is in the log
+            self._acknowledge(lane, batch)
+            raise
+        self._acknowledge(lane, batch)
+
+    def _acknowledge(self, lane: Lane, batch: Batch) -> None:
         if self._acks == "all":
             self._unflushed_lanes[id(lane)] = lane
             lane.unflushed.append(batch)

@@ -167,9 +167,8 @@ PyDoc_STRVAR(
     "The lock of a byte of a file, behind one (`threads`) of the threads that share the file.\n\n"
     "begin() takes the byte's lock, in whichever way, and may raise; end() is called where no exception\n"
     "leaves the block.  The locks are given back in any case: the byte's by unlock[0](file.fd, *unlock[1:]), a\n"
-    "function written in C, unless file.fd is negative, or end() has said True: it has seen to that.  Where `threads` "
-    "is reentrant, so is this: only the outermost "
-    "block does all of that.\n"
+    "function written in C, unless file.fd is negative, or end() has said True: it has seen to that.  Where\n"
+    "`threads` is reentrant, so is this: only the outermost block does all of that.\n"
     "waits=False: `with` gives False, and nothing is taken, where another thread is in it or begin() says\n"
     "False.  In a forked child nothing is taken: begin() is to raise.");
 

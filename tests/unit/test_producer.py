@@ -385,3 +385,21 @@ def test_an_exception_that_ends_the_program_loses_nothing(run_script: Any, tmp_p
     assert "ZeroDivisionError" in done.stderr
     with pylog.open(tmp_path / "data") as log:
         assert values(log) == [b"x"]
+
+
+@pytest.mark.parametrize("acks", [1, "all"])
+def test_an_append_is_no_failure_where_its_flush_cannot_be_scheduled(
+    acks: Any, log: pylog.Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    producer = log.producer(acks=acks, linger_ms=60_000)
+    future = producer.send("orders", b"1")
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(log.flusher, "note_append", refuse)
+    with pytest.raises(RuntimeError, match="new thread"):
+        producer.flush()
+    monkeypatch.undo()
+    assert future.get(10).offset == 0
+    assert [record.value for record in log.read("orders")] == [b"1"]
